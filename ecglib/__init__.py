@@ -1,0 +1,3 @@
+"""ECG foundation models: read, simulate, pack, pretrain, probe, evaluate."""
+
+__version__ = "0.1.0"
