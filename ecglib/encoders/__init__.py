@@ -1,0 +1,103 @@
+"""Encoders: one architecture per file, found by its file name.
+
+A file `encoders/<name>.py` holds `SIZES` (size -> keyword arguments) and a class `Encoder(nn.Module)` whose constructor
+takes `n_leads` and those keywords; it has `dim`, `forward(x) -> z` and `tokens(x)`. Dropping a file in is all it takes.
+"""
+
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import nn
+
+from ecglib.signals import EcgError
+
+
+def names() -> list[str]:
+    """Names of the encoders there are: the files beside this one."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def module(name: str):
+    """The module of encoder `name`; raises EcgError that lists the valid names."""
+    if name not in names():
+        raise EcgError(f"unknown encoder {name!r}", field="encoder", fix=f"use one of {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def sizes(name: str) -> list[str]:
+    """Sizes of encoder `name` in the order of its file."""
+    return list(module(name).SIZES)
+
+
+def build(name: str, size: str = "small", n_leads: int = 12, seed: int = 0, **overrides) -> nn.Module:
+    """Make a randomly initialised encoder.
+
+    `size` is a key of the module's SIZES; `overrides` replace single numbers of that size; `seed` fixes the initial
+    weights without touching the global generator. The result maps x (batch, n_leads, time) to (batch, dim) and carries
+    `config`, a JSON dict from which `load` builds the same network. Raises EcgError for an unknown name, size or keyword.
+    """
+    source = module(name)
+    if size not in source.SIZES:
+        raise EcgError(f"unknown size {size!r} of {name}", field="size", fix=f"use one of {', '.join(source.SIZES)}")
+    return _make(name, {"n_leads": n_leads, **source.SIZES[size], **overrides}, size, seed)
+
+
+def _make(name: str, kwargs: dict, size: str, seed: int) -> nn.Module:
+    source = module(name)
+    valid = list(inspect.signature(source.Encoder).parameters)
+    wrong = sorted(set(kwargs) - set(valid))
+    if wrong:
+        raise EcgError(f"encoder {name} has no parameter {', '.join(wrong)}", field=wrong[0], fix=f"use {valid}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = source.Encoder(**kwargs)
+    encoder.config = json.loads(json.dumps({"encoder": name, "size": size, **kwargs}))
+    return encoder
+
+
+def n_parameters(module_: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module_.parameters() if p.requires_grad)
+
+
+def save(encoder: nn.Module, folder, **info) -> None:
+    """Write encoder.safetensors and encoder.json (its config plus `info`) into `folder`, each by an atomic rename."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+    text = json.dumps({"config": encoder.config, "info": info}, indent=1, sort_keys=True) + "\n"
+    for file, payload in (("encoder.safetensors", save_bytes(state)), ("encoder.json", text.encode())):
+        write_atomic(folder / file, payload)
+
+
+def load(folder) -> tuple[nn.Module, dict]:
+    """Read what `save` wrote: (encoder with its weights, info). Raises EcgError when a file is missing or does not fit."""
+    folder = Path(folder)
+    for file in ("encoder.json", "encoder.safetensors"):
+        if not (folder / file).is_file():
+            raise EcgError("no encoder here", file=str(folder / file), fix="run the pretraining stage that writes it")
+    saved = json.loads((folder / "encoder.json").read_text())
+    config = dict(saved["config"])
+    encoder = _make(config.pop("encoder"), config, config.pop("size"), seed=0)
+    try:
+        encoder.load_state_dict(load_bytes((folder / "encoder.safetensors").read_bytes()))
+    except RuntimeError as error:
+        raise EcgError(f"weights do not fit: {error}", file=str(folder / "encoder.safetensors")) from error
+    return encoder, saved["info"]
+
+
+def write_atomic(path: Path, payload: bytes) -> None:
+    """Write bytes so that `path` is at any moment either the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,57 @@
+"""Small residual network: the supervised reference that every table carries (451,269 parameters with five outputs).
+
+Bias-free convolutions with batch normalisation, also in the projecting shortcuts; stem with stride 2 and a max-pool
+(design of resnet1d_wang in helme/ecg_ptbxl_benchmarking, doi 10.1109/jbhi.2020.3022989, at CPU size).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SIZES = {
+    "small": dict(widths=(32, 48, 64, 96), blocks=2, kernel=7, stem_kernel=15),
+    "narrow": dict(widths=(32, 64, 96, 128), blocks=1, kernel=7, stem_kernel=15),
+    "medium": dict(widths=(64, 128, 256, 512), blocks=2, kernel=3, stem_kernel=15),
+}
+
+
+def conv_bn(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Bias-free convolution, padded by kernel // 2 on both sides, then batch normalisation."""
+    conv = nn.Conv1d(width_in, width_out, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm1d(width_out))
+
+
+class Block(nn.Module):
+    """Two convolutions and the shortcut, which projects where width or rate changes."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: int, stride: int):
+        super().__init__()
+        self.conv1 = conv_bn(width_in, width_out, kernel, stride)
+        self.conv2 = conv_bn(width_out, width_out, kernel)
+        same = stride == 1 and width_in == width_out
+        self.shortcut = nn.Identity() if same else conv_bn(width_in, width_out, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.conv2(F.relu(self.conv1(x), inplace=True)) + self.shortcut(x))
+
+
+class Encoder(nn.Module):
+    """x (batch, n_leads, time), any number of samples -> z (batch, dim), the mean of its tokens over time."""
+
+    def __init__(self, n_leads=12, widths=(32, 48, 64, 96), blocks=2, kernel=7, stem_kernel=15):
+        super().__init__()
+        self.dim = widths[-1]
+        self.stem = nn.Sequential(conv_bn(n_leads, widths[0], stem_kernel, 2), nn.ReLU(), nn.MaxPool1d(3, 2, 1))
+        layers, width = [], widths[0]
+        for i, out in enumerate(widths):
+            for j in range(blocks):
+                layers.append(Block(width, out, kernel, 2 if i and j == 0 else 1))
+                width = out
+        self.blocks = nn.Sequential(*layers)
+
+    def tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, n_leads, time) -> (batch, token, dim), one token per 32 samples."""
+        return self.blocks(self.stem(x)).transpose(1, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tokens(x).mean(1)

@@ -1,0 +1,118 @@
+"""Splits by patient: never two splits for one person, the same on every machine, stratified by the rarest label.
+
+Order comes from SHA-256 of the seed and the patient id, so that no random generator and no row order is involved.
+"""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from ecglib.labels import PRESENT
+from ecglib.signals import EcgError
+
+SPLITS = ("pretrain", "train", "val", "test", "external")
+
+
+def check(records: pd.DataFrame) -> None:
+    """Raise EcgError where a record id appears twice, a split is unknown, or a patient is in two splits.
+
+    `records` has the columns record_id, patient_id, split; the split "" means none and is not looked at.
+    """
+    twice = records.record_id[records.record_id.duplicated()].unique()
+    if len(twice):
+        raise EcgError(
+            f"{len(twice)} record ids appear more than once, for example {twice[0]!r}",
+            field="record_id",
+            fix="give every record its own id",
+        )
+    placed = records[records.split != ""]
+    unknown = sorted(set(placed.split) - set(SPLITS))
+    if unknown:
+        raise EcgError(f"unknown split {unknown[0]!r}", field="split", fix=f"use one of {', '.join(SPLITS)}")
+    spread = placed.groupby("patient_id").split.nunique()
+    spread = spread[spread > 1]
+    if len(spread):
+        names = ", ".join(sorted(placed.split[placed.patient_id == spread.index[0]].unique()))
+        raise EcgError(
+            f"{len(spread)} patients are in more than one split, for example {spread.index[0]!r} in {names}",
+            field="split",
+            fix="put all records of a patient into one split, or leave the split out and let splits.assign make it",
+        )
+
+
+def assign(records: pd.DataFrame, fractions: dict[str, float], seed: int = 0, labels=None) -> pd.Series:
+    """Return a split name for every record (same index as `records`), all records of a patient together.
+
+    `fractions`: split name -> share of the records, summing to 1. `labels`: optional states, one row per record in the
+    same order; patients are then spread evenly by their rarest present label. Raises EcgError for shares that do not
+    sum to 1 or names that are no split.
+    """
+    unknown = sorted(set(fractions) - set(SPLITS))
+    if unknown:
+        raise EcgError(f"unknown split {unknown[0]!r}", field="fractions", fix=f"use some of {', '.join(SPLITS)}")
+    if abs(sum(fractions.values()) - 1) > 1e-9 or min(fractions.values()) < 0:
+        raise EcgError(f"shares must be positive and sum to 1: {fractions}", field="fractions")
+    patients = records.patient_id.to_numpy(str)
+    of_patient = _deal(patients, fractions, f"{seed}", labels)
+    return pd.Series([of_patient[p] for p in patients], index=records.index, name="split", dtype="str")
+
+
+def subsets(labels: pd.DataFrame, patients, fraction: float, n: int, seed: int = 0) -> list[np.ndarray]:
+    """Return `n` subsets of about `fraction` of the records, whole patients, spread evenly by their rarest label.
+
+    `labels`: states, one row per record; `patients`: one id per row. Each subset is a sorted array of row positions.
+    With fraction 1 there is only one subset, so the list has one entry. Raises EcgError for a fraction outside (0, 1]
+    or so small that a subset would be empty.
+    """
+    if not 0 < fraction <= 1:
+        raise EcgError(f"fraction must be in (0, 1], got {fraction}", field="fraction")
+    patients = np.asarray(patients).astype(str)
+    if len(patients) != len(labels):
+        raise EcgError(f"{len(labels)} label rows but {len(patients)} patients", field="patients")
+    if fraction == 1:
+        return [np.arange(len(labels))]
+    chosen = []
+    for k in range(n):
+        of_patient = _deal(patients, {"in": fraction, "out": 1 - fraction}, f"{seed}:{k}:{fraction}", labels)
+        rows = np.flatnonzero([of_patient[p] == "in" for p in patients])
+        if not len(rows):
+            raise EcgError(f"{fraction:.2%} of {len(labels)} records is nobody", field="fraction", fix="take more")
+        chosen.append(rows)
+    return chosen
+
+
+def _rarest(labels: pd.DataFrame) -> np.ndarray:
+    """Rank of the rarest present label of each row (0: rarest of all); the number of labels where none is present."""
+    present = labels.to_numpy() == PRESENT
+    rarity = np.argsort(np.argsort(present.sum(0), kind="stable"))
+    return np.where(present, rarity, len(rarity)).min(1, initial=len(rarity))
+
+
+def _deal(patients: np.ndarray, fractions: dict, salt: str, labels) -> dict[str, str]:
+    """Walk the patients by stratum, then by hash, and give each to the part that lags most behind its share."""
+    unique, inverse, sizes = np.unique(patients, return_inverse=True, return_counts=True)
+    stratum = np.zeros(len(unique), int)
+    if labels is not None:
+        if len(labels) != len(patients):
+            raise EcgError(f"{len(labels)} label rows for {len(patients)} records", field="labels")
+        stratum += labels.shape[1]
+        np.minimum.at(stratum, inverse, _rarest(labels))
+    order = np.lexsort(([_uniform(f"{salt}:{p}") for p in unique], stratum))
+    names = list(fractions)
+    share = np.array([fractions[n] for n in names])
+    # A start drawn from the seed: without it a small share would never reach into the first, rarest stratum.
+    given = np.array([_uniform(f"{salt}/{n}") for n in names])
+    given -= given.mean()
+    total, result = 0, {}
+    for i in order:
+        total += sizes[i]
+        part = int(np.argmax(share * total - given))
+        given[part] += sizes[i]
+        result[str(unique[i])] = names[part]
+    return result
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text only."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
