@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 from ecglib.signals import EcgError
@@ -50,7 +51,9 @@ img{max-width:100%}.prompt{display:none}.anchor-link{display:none}"""
 
 
 def parameters(notebook: Path) -> dict:
-    """Name -> default of the cell tagged `parameters`. Raises EcgError without one, or for a default that is no scalar."""
+    """Name -> default in the cell tagged `parameters`; raises EcgError without that cell, or if one is no literal."""
+    if not Path(notebook).is_file():
+        raise EcgError("no such notebook", file=notebook)
     cells = json.loads(Path(notebook).read_text())["cells"]
     tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
     if len(tagged) != 1:
@@ -68,12 +71,12 @@ def parameters(notebook: Path) -> dict:
 
 
 def typed(notebook: Path, given: dict) -> dict:
-    """`given` in the types of the notebook's defaults; raises EcgError that lists the valid names, or the wanted type."""
+    """`given` in the types of the defaults; raises EcgError with the valid names, or with the wanted type."""
     defaults = parameters(notebook)
     wrong = sorted(set(given) - set(defaults))
     if wrong:
-        valid = ", ".join(defaults)
-        raise EcgError(f"no parameter {', '.join(wrong)}", file=notebook, field="parameters", fix=f"use one of: {valid}")
+        fix = f"use one of: {', '.join(defaults)}"
+        raise EcgError(f"no parameter {', '.join(wrong)}", file=notebook, field="parameters", fix=fix)
     return {name: _cast(notebook, name, value, type(defaults[name])) for name, value in given.items()}
 
 
@@ -97,9 +100,9 @@ def execute(notebook, out_dir, given=None, *, key: str = "") -> Path:
     notebook lacks and for a failing cell; then the executed copy with the traceback stays in `out_dir`.part.
     """
     notebook, out_dir = Path(notebook).resolve(), Path(out_dir).resolve()
-    values = typed(notebook, dict(given or {}))
-    part = _workspace(notebook, out_dir, values, key)
-    values["out_dir"] = os.path.relpath(part, notebook.parent)
+    part = out_dir.with_name(out_dir.name + ".part")
+    values = typed(notebook, {**(given or {}), "out_dir": os.path.relpath(part, notebook.parent)})
+    _claim(part, [notebook.read_text(), json.dumps(values, sort_keys=True), key])
     copy = part / notebook.name
     started = time.monotonic()
     _papermill(notebook, copy, values)
@@ -107,24 +110,21 @@ def execute(notebook, out_dir, given=None, *, key: str = "") -> Path:
     scrub |= {str(part): out_dir.name, f"{notebook.parent.parent}{os.sep}": ""}
     executed = normalise(_read(copy), scrub)
     write(copy, json.dumps(executed, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
-    write(copy.with_suffix(".html"), html(executed))
+    write(copy.with_suffix(".html"), page(executed))
     (part / ".key").unlink()
     replace(part, out_dir)
     print(f"[{notebook.stem}] done in {time.monotonic() - started:.0f} s: {os.path.relpath(out_dir)}", flush=True)
     return out_dir / notebook.name
 
 
-def _workspace(notebook: Path, out_dir: Path, values: dict, key: str) -> Path:
-    """The folder `out_dir`.part: kept when it belongs to the same run, emptied otherwise."""
-    part = out_dir.with_name(out_dir.name + ".part")
-    content = [notebook.read_text(), json.dumps(values, sort_keys=True), key]
+def _claim(part: Path, content: list[str]) -> None:
+    """Make the folder `part`; what an earlier run left there is kept only if it came from the same `content`."""
     mark = hashlib.sha256("\0".join(content).encode()).hexdigest()
     stamp = part / ".key"
     if part.exists() and (not stamp.exists() or stamp.read_text() != mark):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     write(stamp, mark)
-    return part
 
 
 def write(path: Path, text: str) -> None:
@@ -168,12 +168,22 @@ class _Progress(logging.Handler):
 
 def _papermill(notebook: Path, copy: Path, values: dict) -> None:
     import papermill
+    from traitlets.config import Config
 
+    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})  # other users of a shared machine listen
+    root = str(Path(__file__).resolve().parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])  # for the kernel
     log, progress = logging.getLogger("papermill"), _Progress(notebook)
     log.handlers, log.propagate = [progress], False
     log.setLevel(logging.INFO)
-    options = {"kernel_name": "python3", "cwd": notebook.parent, "progress_bar": False, "log_output": True}
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
+    options = {
+        "kernel_name": "python3",
+        "language": "python",
+        "cwd": notebook.parent,
+        "progress_bar": False,
+        "log_output": True,
+    }
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "config": encrypted}
     try:
         papermill.execute_notebook(notebook, copy, values, **options, **streams)
     except papermill.PapermillExecutionError as error:
@@ -213,19 +223,13 @@ def _merged(outputs: list) -> list:
         if output["output_type"] == "stream" and last.get("output_type") == "stream":
             last["text"] = "".join(last["text"]) + "".join(output["text"])
         else:
-            kept.append({name: value for name, value in output.items() if name != "metadata"} | _keep(output))
+            kept.append(output)
     return kept
-
-
-def _keep(output: dict) -> dict:
-    return {"metadata": {}} if "metadata" in output else {}
 
 
 def _scrubbed(value, scrub: dict):
     if isinstance(value, dict):
-        return {name: _scrubbed(item, scrub) for name, item in value.items() if name != "image/png"} | {
-            name: item for name, item in value.items() if name == "image/png"
-        }
+        return {name: item if name == "image/png" else _scrubbed(item, scrub) for name, item in value.items()}
     if isinstance(value, list):
         return [_scrubbed(item, scrub) for item in value]
     if not isinstance(value, str):
@@ -235,16 +239,17 @@ def _scrubbed(value, scrub: dict):
     return re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", value)
 
 
-def html(notebook: dict) -> str:
+def page(notebook: dict) -> str:
     """One self-contained page: no script, no font and no style from elsewhere; the same bytes for the same notebook."""
     import nbformat
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    node = nbformat.from_dict(notebook)
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # no advice on the alternative text of images
+    node = nbformat.reads(json.dumps(notebook), as_version=4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(node)
     heading = re.search(r"^# (.+)$", "\n".join("".join(c["source"]) for c in notebook["cells"]), re.MULTILINE)
     title = heading[1] if heading else "notebook"
     style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}</body></html>\n'

@@ -1,18 +1,18 @@
-"""From predictions to tables: every number of the study starts from `predictions.parquet` files and nothing else.
+"""Tables of the study, from predictions alone: scores, paired differences, external evaluation, calibration; the page.
 
-One row of such a file is one record, one label and one trained model: `COLUMNS`. Models are compared on one contract
-only: the same cohort, split, labels, records, patients and truth. Anything else raises.
+Every interval is over patients. Seeds (training runs, label subsets) are averaged inside each resample, so all models
+of a cohort and split meet the same resamples, and the spread over seeds stands beside the interval, not in it.
+`possible` and unknown truth are not scored.
 """
-
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ecglib import metrics
-from ecglib.page import figure, heading, links, provenance, table, text, versions, write_html
+from ecglib.page import figure, links, provenance, table, text, versions, write_html
+from ecglib.predictions import MODEL, PLACE, contract, load, places, replicates
 from ecglib.signals import EcgError
+from ecglib.transfer import external
 
 __all__ = [
     "calibration",
@@ -20,7 +20,6 @@ __all__ = [
     "differences",
     "external",
     "figure",
-    "heading",
     "links",
     "load",
     "provenance",
@@ -32,183 +31,87 @@ __all__ = [
     "write_html",
 ]
 
-PLACE, MODEL = ["cohort", "split"], ["encoder", "mode", "fraction"]
-COLUMNS = ["record_id", "patient_id", *PLACE, "label", "truth", "probability", *MODEL, "seed"]
-MACRO, PROPORTIONS = "macro", {"sensitivity": "tp fn", "specificity": "tn fp", "ppv": "tp fp", "npv": "tn fn"}
+MACRO = "macro"
 
 
-def load(source):
-    """Predictions (COLUMNS) of a file, of all predictions.parquet below a folder, or of a list of either, sorted.
-
-    Raises EcgError, naming the file, for a missing column, a probability outside 0..1, a truth that is no label state,
-    an unknown patient, and when two rows speak of the same record, label, model and seed.
-    """
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    files = [f for s in map(Path, sources) for f in (sorted(s.rglob("predictions.parquet")) if s.is_dir() else [s])]
-    if not files:
-        raise EcgError("no predictions.parquet here", file=sources, fix="run the probing stage first: `dvc repro`")
-    tables = pd.concat([_checked(file) for file in files], ignore_index=True)
-    keys = [*PLACE, *MODEL, "seed", "record_id", "label"]
-    tables = tables.sort_values(keys, kind="stable", ignore_index=True)
-    twice = tables.duplicated(keys)
-    if twice.any():
-        first = tables.loc[twice.idxmax(), keys].to_dict()
-        raise EcgError(f"predicted twice: {first}", file=files[0], fix="load one task at a time, name encoders apart")
-    return tables
-
-
-def _checked(file):
-    if not Path(file).is_file():
-        raise EcgError("no such file", file=file)
-    predictions = pd.read_parquet(file)
-    lacking = [name for name in COLUMNS if name not in predictions]
-    if lacking:
-        raise EcgError(f"lacks the columns {lacking}", file=file, field=lacking[0], fix=f"write {COLUMNS}")
-    predictions = predictions[COLUMNS]
-    if not predictions["probability"].between(0, 1).all():
-        raise EcgError("holds values outside 0..1, or NaN", file=file, field="probability", fix="apply the sigmoid")
-    if not predictions["truth"].isin((-1, 0, 1, 2)).all():
-        raise EcgError("holds a state other than -1, 0, 1, 2", file=file, field="truth")
-    if predictions["patient_id"].isna().any():
-        raise EcgError("is empty for some record", file=file, field="patient_id", fix="use the record id when unknown")
-    return predictions
-
-
-class Place(NamedTuple):
-    """One cohort and split: labels, patients (record,), y (record, label) with -1 for unknown and for possible,
-    p: {(encoder, mode, fraction): {seed: (record, label)}}."""
-
-    cohort: str
-    split: str
-    labels: list
-    patients: np.ndarray
-    y: np.ndarray
-    p: dict
-
-
-def places(predictions):
-    """Sort predictions into one `Place` per cohort and split; raises EcgError where two models broke the contract."""
-    return [_place(key, part) for key, part in predictions.groupby(PLACE, sort=True)]
-
-
-def _place(key, part):
-    same = ["record_id", "label", "patient_id", "truth"]
-    first, p = None, {}
-    for (encoder, mode, fraction, seed), one in part.groupby([*MODEL, "seed"], sort=True):
-        one = one.sort_values(["record_id", "label"])
-        facts = [one[name].to_numpy() for name in same]
-        first = first or facts
-        for name, left, right in zip(same, first, facts, strict=True):
-            if len(left) != len(right) or (left != right).any():
-                message = f"{encoder} ({mode}, {fraction:g}, seed {seed}) has another {name} than the first model"
-                raise EcgError(message, field=f"{key[0]}/{key[1]}", fix="predict the same records and labels, or filter")
-        shape = (-1, one["label"].nunique())
-        if len(one) % shape[1] or (one["label"].to_numpy().reshape(shape) != one["label"].to_numpy()[: shape[1]]).any():
-            raise EcgError(f"{encoder} lacks a label for some record", field=f"{key[0]}/{key[1]}", fix="truth = -1")
-        p.setdefault((encoder, mode, fraction), {})[seed] = one["probability"].to_numpy(np.float64).reshape(shape)
-    _, label, patient, truth = (values.reshape(shape) for values in first)
-    return Place(*key, list(label[0]), patient[:, 0], np.where(truth == 2, -1, truth), p)
-
-
-def contract(predictions):
-    """What is compared: one row per cohort and split, with counts and the labels that lack a class by name."""
-    rows = []
-    for place in places(predictions):
-        absent = [name for name, y in zip(place.labels, place.y.T, strict=True) if not {0, 1} <= set(y)]
-        counts = [len(place.y), len(set(place.patients)), len(place.labels), len(place.p)]
-        rows.append([place.cohort, place.split, *counts, ", ".join(place.labels), ", ".join(absent)])
-    counts = ["n_records", "n_patients", "n_labels", "n_models"]
-    return pd.DataFrame(rows, columns=[*PLACE, *counts, "labels", "without_a_class"])
-
-
-def _replicates(place, model, metric, n, seed, thresholds=None):
-    """Mean over the model's seeds of the statistic: point (label,), values (replicate, label), sd over seeds (label,).
-
-    The resamples are the same for every model of a place. thresholds: {seed: (label,)} for operating statistics.
-    """
-    points, values = [], []
-    for run, p in place.p[model].items():
-        decided = p if thresholds is None else (p >= thresholds[run]).astype(float)
-        point, value = metrics.replicates(place.y, decided, place.patients, n, seed, statistic=metric)
-        undecided = np.isnan(thresholds[run]) if thresholds is not None else np.zeros(len(point), bool)
-        points.append(np.where(undecided, np.nan, point))
-        values.append(np.where(undecided, np.nan, value))
-    with np.errstate(invalid="ignore"):
-        spread = np.std(points, axis=0, ddof=1) if len(points) > 1 else np.full(len(points[0]), np.nan)
-    return metrics.mean_known(np.stack(points, -1)), metrics.mean_known(np.stack(values, -1)), spread
-
-
-def _macros(place, point, min_positives):
-    """{name: label mask} of the macro averages: all labels that have a value, and those with enough positives."""
+def _averages(place, point, min_positives):
+    """{name: mask (label,)} of the macro averages: all labels with a value, those with enough positives."""
     known = ~np.isnan(point)
     masks = {MACRO: known, f"{MACRO} >= {min_positives}": known & (metrics.positives(place.y) >= min_positives)}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def scores(predictions, names=("auroc", "auprc"), *, n=1000, seed=0, min_positives=10, policy="drop", level=0.95):
-    """Tidy table: a row per cohort, split, model, metric and label, first the macro average over all labels, then
-    ("macro >= 10") over those with `min_positives`, then every label.
+    """Tidy table, a row per cohort, split, model, metric and label: "macro" over all labels that have both classes,
+    "macro >= 10" over those with `min_positives`, then each label (NaN without both classes: named, never skipped).
 
-    Seeds are combined inside each resample (mean over seeds), so the interval [low, high] is over patients and
-    `seed_sd` over seeds; intervals by patient-level bootstrap, see `metrics.bootstrap`. A label without both classes
-    stays in the table with NaN. `labels_used`: mean number of labels of a replicate's macro. Possible is not scored.
+    point, low, high; bias of the bootstrap; seed_sd: sd over the n_seeds runs (of the macro for macro rows);
+    n_labels in the average and labels_used, the mean number of them in a replicate. names: keys of
+    metrics.STATISTICS for probabilities. Raises EcgError where models do not share one contract.
     """
     rows = []
     for place in places(predictions):
-        count, known = metrics.positives(place.y), (place.y >= 0).sum(0)
         for model in place.p:
-            head = (place.cohort, place.split, *model)
             for metric in names:
-                point, values, spread = _replicates(place, model, metric, n, seed)
-                for name, mask in _macros(place, point, min_positives).items():
-                    kept = metrics.apply_policy(values[:, mask], policy)
-                    result = metrics.interval(point[mask].mean(), metrics.mean_known(kept), level)
-                    used = (~np.isnan(kept)).sum(1)
-                    facts = [len(place.y), int(count[mask].sum()), int(mask.sum()), float(used[used > 0].mean())]
-                    sd = _macro_sd(place, model, metric, mask)
-                    rows.append([*head, metric, name, *result[:3], result.bias, *facts, len(place.p[model]), sd])
+                found = replicates(place, model, metric, n, seed)
+                head = dict(zip([*PLACE, *MODEL, "metric"], [*place[:2], *model, metric], strict=True))
+                for name, mask in _averages(place, found[0], min_positives).items():
+                    spread = _spread(place, model, metric, mask)
+                    rows.append(head | {"label": name} | _row(place, mask, *found[:2], policy, level) | spread)
                 for k, name in enumerate(place.labels):
-                    result = metrics.interval(point[k], values[:, k], level)
-                    facts = [int(known[k]), int(count[k]), 1, 1.0, len(place.p[model]), spread[k]]
-                    rows.append([*head, metric, name, *result[:3], result.bias, *facts])
-    facts = ["bias", "n_records", "n_positives", "n_labels", "labels_used", "n_seeds", "seed_sd"]
-    table = pd.DataFrame(rows, columns=[*PLACE, *MODEL, "metric", "label", "point", "low", "high", *facts])
-    patients = {(place.cohort, place.split): len(set(place.patients)) for place in places(predictions)}
-    table.insert(11, "n_patients", [patients[key] for key in zip(table["cohort"], table["split"], strict=True)])
-    return table
+                    spread = {"n_seeds": len(place.p[model]), "seed_sd": found[2][k]}
+                    row = _row(place, np.arange(len(place.labels)) == k, *found[:2], "drop", level)
+                    rows.append(head | {"label": name} | row | spread)
+    return pd.DataFrame(rows)
 
 
-def _macro_sd(place, model, metric, mask):
-    runs = [metrics.score(place.y[:, mask], p[:, mask], metric).mean() for p in place.p[model].values()]
-    return float(np.std(runs, ddof=1)) if len(runs) > 1 else np.nan
+def _row(place, mask, point, values, policy, level):
+    kept = metrics.apply_policy(values[:, mask], policy)
+    result = metrics.interval(point[mask].mean(), metrics.mean_known(kept), level)
+    used, scored = (~np.isnan(kept)).sum(1), (place.y[:, mask] >= 0).any(1)
+    return {
+        "point": result.point,
+        "low": result.low,
+        "high": result.high,
+        "bias": result.bias,
+        "n_records": int(scored.sum()),
+        "n_patients": len(set(place.patients[scored])),
+        "n_positives": int(metrics.positives(place.y)[mask].sum()),
+        "n_labels": int(mask.sum()),
+        "labels_used": float(used[used > 0].mean()) if used.any() else 0.0,
+    }
+
+
+def _spread(place, model, metric, mask):
+    runs = [np.mean(metrics.score(place.y[:, mask], p[:, mask], metric)) for p in place.p[model].values()]
+    return {"n_seeds": len(runs), "seed_sd": float(np.std(runs, ddof=1)) if len(runs) > 1 else np.nan}
 
 
 def differences(
     predictions, references=("random", "features", "scratch"), names=("auroc",), *, n=1000, seed=0, min_positives=0
 ):
-    """Macro score of every other model minus that of each reference encoder at the same label fraction.
+    """Macro score of every other encoder minus that of each reference encoder at the same label fraction, paired.
 
-    Paired: the same resamples of patients, seeds averaged inside each. `p` is two-sided (`metrics.two_sided`),
-    `p_holm` adjusted over the whole returned table: filter the predictions to define the family. A reference that was
-    not run at that fraction leaves a row of NaN. Raises EcgError when no reference is there at all.
+    point, low, high; p: two-sided bootstrap (`metrics.two_sided`); p_holm: adjusted over the whole returned table, so
+    the filter on the predictions defines the family. A reference that was not run at a fraction leaves a row of NaN.
+    Raises EcgError when a cohort and split has no reference at all.
     """
     rows = []
     for place in places(predictions):
         if not any(model[0] in references for model in place.p):
             raise EcgError(f"none of {references} in {place.cohort}/{place.split}", field="encoder", fix="predict one")
         for metric in names:
-            found = {model: _replicates(place, model, metric, n, seed)[:2] for model in place.p}
-            for model in place.p:
-                if model[0] not in references:
-                    for reference in references:
-                        rivals = [m for m in place.p if m[0] == reference and m[2] == model[2]] or [(reference, "", 0)]
-                        for rival in rivals:
-                            pair = _difference(place, found[model], found.get(rival), min_positives)
-                            rows.append([place.cohort, place.split, *model, *rival[:2], metric, *pair])
+            found = {model: replicates(place, model, metric, n, seed)[:2] for model in place.p}
+            ours = [model for model in found if model[0] not in references]
+            for model, reference in ((model, reference) for model in ours for reference in references):
+                rivals = [rival for rival in found if rival[0] == reference and rival[2] == model[2]]
+                for rival in rivals or [(reference, "", np.nan)]:
+                    head = [*place[:2], *model, *rival[:2], metric]
+                    rows.append(head + _difference(place, found[model], found.get(rival), min_positives))
     columns = [*PLACE, *MODEL, "reference", "reference_mode", "metric", "point", "low", "high", "p", "n_labels"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.insert(12, "p_holm", metrics.holm(table["p"]))
-    return table
+    result = pd.DataFrame(rows, columns=columns)
+    result.insert(len(columns) - 1, "p_holm", metrics.holm(result["p"]))
+    return result
 
 
 def _difference(place, ours, theirs, min_positives):
@@ -217,6 +120,69 @@ def _difference(place, ours, theirs, min_positives):
     gap, values = ours[0] - theirs[0], ours[1] - theirs[1]
     mask = ~np.isnan(gap) & (metrics.positives(place.y) >= min_positives)
     if not mask.any():
-        raise EcgError(f"no label with both classes and {min_positives} positives", field=f"{place.cohort}/{place.split}")
+        raise EcgError(f"no label with {min_positives} positives", field=f"{place.cohort}/{place.split}")
     result = metrics.interval(gap[mask].mean(), metrics.mean_known(values[:, mask]))
     return [*result[:3], metrics.two_sided(result.replicates), int(mask.sum())]
+
+
+def calibration(predictions, labels=None, *, bins=10, level=0.95):
+    """Reliability curves: a row per cohort, split, model, label and occupied bin of equal width, all seeds together.
+
+    labels: those to draw, None pools them all under "all". probability: mean in the bin; frequency: share of positives
+    with its Wilson interval [low, high], whose number of trials is n_patients, the patients in the bin: several
+    records, labels or seeds of one patient are no independent trials. n: pairs of truth and probability in the bin.
+    Calibration error and Brier score with intervals: `scores(predictions, ("ece", "brier"))`.
+    """
+    known = predictions[predictions["truth"].isin((0, 1))]
+    if labels is not None:
+        absent = sorted(set(labels) - set(known["label"]))
+        if absent:
+            raise EcgError(f"no such labels: {absent}", field="label", fix=f"one of {sorted(set(known['label']))}")
+        known = known[known["label"].isin(labels)]
+    place = np.clip(np.ceil(known["probability"].to_numpy(np.float64) * bins).astype(int) - 1, 0, bins - 1)
+    known = known.assign(bin=place, label="all" if labels is None else known["label"])
+    groups = known.groupby([*PLACE, *MODEL, "label", "bin"], observed=True)
+    curve = groups.agg(
+        probability=("probability", "mean"),
+        frequency=("truth", "mean"),
+        n=("truth", "size"),
+        n_patients=("patient_id", "nunique"),
+    ).reset_index()
+    low, high = metrics.wilson(curve["frequency"] * curve["n_patients"], curve["n_patients"], level)
+    return curve.assign(low=low, high=high)
+
+
+def result_table(table, gaps=None, *, fraction=1.0, reference="random"):
+    """The table of the paper as text, from `scores` and `differences`: a row per cohort, split and model.
+
+    Columns: each macro average of each metric as "point (low to high)", the difference to the reference encoder with
+    its Holm-adjusted p, and the counts. Raises EcgError when nothing was trained on that fraction.
+    """
+    rows = table[table["label"].str.startswith(MACRO) & np.isclose(table["fraction"], fraction)]
+    if rows.empty:
+        raise EcgError(f"no scores at fraction {fraction}", field="fraction", fix=f"one of {set(table['fraction'])}")
+    result = []
+    for key, part in rows.groupby([*PLACE, *MODEL[:2]], sort=True):
+        line = dict(zip([*PLACE, *MODEL[:2]], key, strict=True))
+        for row in part.itertuples():
+            line[f"{row.metric.upper()} {row.label}"] = _text(row.point, row.low, row.high)
+        if gaps is not None:
+            line[f"AUROC - {reference}"] = _gap(gaps, key, fraction, reference)
+        counts = part.iloc[0][["n_records", "n_patients", "n_seeds"]]
+        result.append(line | dict(zip(("records", "patients", "seeds"), counts, strict=True)))
+    return pd.DataFrame(result).fillna("-")
+
+
+def _text(point, low, high):
+    return "-" if np.isnan(point) else f"{point:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _gap(gaps, key, fraction, reference):
+    same = np.isclose(gaps["fraction"], fraction) & (gaps["reference"] == reference) & (gaps["metric"] == "auroc")
+    for name, value in zip([*PLACE, *MODEL[:2]], key, strict=True):
+        same &= gaps[name] == value
+    rows = gaps[same & gaps["point"].notna()]
+    if rows.empty:
+        return "-"
+    row = rows.iloc[0]
+    return f"{row['point']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), p {row['p_holm']:.3f}"

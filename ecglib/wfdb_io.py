@@ -135,9 +135,7 @@ def _counts(header: _Header, file: Path, header_file: Path) -> np.ndarray:
     if file.suffix == ".mat" and header.offset == 24:
         kind, rows, columns = (int(number) for number in np.frombuffer(data, "<i4", 3))
         if (_MAT_TYPE.get(kind), rows, columns) != (header.fmt, n_leads, n_times):
-            reason = (
-                f"MATLAB says type {kind}, {rows} x {columns}, the header format {header.fmt}, {n_leads} x {n_times}"
-            )
+            reason = f"type {kind}, {rows} x {columns}; the header says format {header.fmt}, {n_leads} x {n_times}"
             raise EcgError(reason, file=file, field="MATLAB header", fix="correct the .hea file")
     counts = np.ascontiguousarray(_unpack(data, header, n_times * n_leads).reshape(n_times, n_leads).T)
     _check_sums(counts, header, header_file)

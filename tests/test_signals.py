@@ -95,4 +95,10 @@ def test_error_names_file_field_and_fix_and_survives_copying():
 
 
 def test_record_path_drops_only_record_extensions():
-    assert [record_path(f"d/{n}").name for n in ("a", "a.hea", "a.dat", "a.mat", "a.v2")] == ["a", "a", "a", "a", "a.v2"]
+    assert [record_path(f"d/{n}").name for n in ("a", "a.hea", "a.dat", "a.mat", "a.v2")] == [
+        "a",
+        "a",
+        "a",
+        "a",
+        "a.v2",
+    ]

@@ -1,7 +1,7 @@
 """Datasets: one corpus per file, found by its file name.
 
 A file `datasets/<name>.py` has
-`URL, VERSION, LICENCE, CITATION` of the source, `N_RECORDS` (None: open), `FS` in Hz (None: varies), `LEADS` it provides,
+`URL, VERSION, LICENCE, CITATION` of the source, `N_RECORDS` (None: open), `FS` in Hz (None: varies), its `LEADS`,
 `VOCABULARY` its labels speak (a source of `labels.match`, or None);
 `records(root, **options)`: DataFrame with record_id (unique text), patient_id, path (absolute, no extension), split
 ("pretrain", "train", "val", "test", "external" or ""), age in years, sex ("female", "male", ""), report, and metadata
@@ -13,11 +13,14 @@ A file `datasets/<name>.py` has
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from ecglib.signals import EcgError
+from ecglib import wfdb_io
+from ecglib.signals import EcgError, Recording, canonical
 
 
 def names() -> list[str]:
@@ -50,3 +53,34 @@ def require_columns(frame: pd.DataFrame, needs, path: Path) -> None:
     if missing:
         there = ", ".join(map(str, frame.columns))
         raise EcgError(f"no column {', '.join(missing)}", file=path, field=missing[0], fix=f"columns there: {there}")
+
+
+def load(row, rename: dict[str, str] | None = None) -> Recording:
+    """Read the WFDB record of a row (anything with path, record_id, patient_id): every lead under its standard name.
+
+    `rename`: lead name in the file -> standard name, or "" to leave the channel out; it wins over the usual spellings.
+    Raises EcgError for a record that cannot be read, an unknown lead name, or a lead that is there twice.
+    """
+    path, record_id, patient_id = (cell(row, name) for name in ("path", "record_id", "patient_id"))
+    recording = wfdb_io.read(path)
+    names = [(rename or {}).get(name, name) for name in recording.leads]
+    kept = [i for i, name in enumerate(names) if name]
+    try:
+        leads = tuple(canonical(names[i]) for i in kept)
+    except EcgError as error:
+        raise EcgError(error.reason, file=f"{path}.hea", field="lead name", fix=error.fix) from error
+    if len(set(leads)) < len(leads):
+        raise EcgError(f"a lead is there twice: {', '.join(leads)}", file=f"{path}.hea", field="lead name")
+    return replace(
+        recording,
+        signal=recording.signal[kept] if len(kept) < len(names) else recording.signal,
+        leads=leads,
+        lead_mask=np.asarray(recording.lead_mask)[kept],
+        record_id=str(record_id),
+        patient_id=None if patient_id is None else str(patient_id),
+    )
+
+
+def cell(row, name: str):
+    """Value of a column of a row: a Series, a dict or a named tuple; None where there is none."""
+    return row.get(name) if hasattr(row, "get") else getattr(row, name, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import datasets, wfdb_io
+from ecglib import datasets
 from ecglib import labels as vocabulary
 from ecglib.signals import LEADS, EcgError, Recording
 
@@ -100,8 +100,11 @@ def _tokens(db: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = vocabulary.vocabulary("scp")
     states = np.zeros((len(db), len(table)), np.int8)
     position = {s: i for i, s in enumerate(table.statement)}
+    sure = np.zeros(len(db), bool)
     for row, (ecg, cell) in enumerate(db.scp_codes.items()):
-        for statement, likelihood in _codes(cell, path, ecg).items():
+        codes = _codes(cell, path, ecg)
+        sure[row] = codes.get("NORM") == 100
+        for statement, likelihood in codes.items():
             if statement not in position:
                 raise EcgError(f"record {ecg}: unknown statement {statement!r}", file=path, field="scp_codes")
             states[row, position[statement]] = vocabulary.scp_state(statement, likelihood)
@@ -109,7 +112,6 @@ def _tokens(db: pd.DataFrame, path: Path) -> pd.DataFrame:
     given = {k: tokens[table.statement[table[k] == "1"]].ne(0) for k in ("diagnostic", "form", "rhythm")}
     beside = given["diagnostic"].drop(columns="NORM").any(axis=1) | given["form"].any(axis=1)
     beside |= given["rhythm"].drop(columns=["SR", "SARRH"]).any(axis=1)
-    sure = pd.Series(["'NORM': 100" in cell for cell in db.scp_codes], index=db.index)
     marks = {
         "NORM_only": sure & ~beside,
         "no_diagnostic_statement": ~given["diagnostic"].any(axis=1),

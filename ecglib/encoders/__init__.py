@@ -7,7 +7,6 @@ takes `n_leads` and those keywords; it has `dim`, `forward(x) -> z` and `tokens(
 import importlib
 import inspect
 import json
-import os
 import pkgutil
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import nn
 
+from ecglib.checkpoint import write_atomic
 from ecglib.signals import EcgError
 
 
@@ -91,13 +91,3 @@ def load(folder) -> tuple[nn.Module, dict]:
     except RuntimeError as error:
         raise EcgError(f"weights do not fit: {error}", file=str(folder / "encoder.safetensors")) from error
     return encoder, saved["info"]
-
-
-def write_atomic(path: Path, payload: bytes) -> None:
-    """Write bytes so that `path` is at any moment either the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

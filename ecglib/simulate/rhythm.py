@@ -84,7 +84,6 @@ def _second_degree(s, i, d):
     kind = int(d.pick("block_kind", (50, 25, 25))[i])
     n = (4 + int(3 * d.u("block_n")[i]), 3 + int(3 * d.u("block_n")[i]), 2)[kind]
     first, step = d.u("block_pr", 180.0, 230.0)[i], d.u("block_d", 50.0, 100.0)[i]
-    s.kind[i, 60:] = -1
     for k in np.flatnonzero(s.kind[i] >= 0):
         place, onset = k % n, s.t[i, k] - s.pr[i, k]
         if place == n - 1:

@@ -1,0 +1,64 @@
+# The study's commands. `make repro` needs Python >= 3.11, git and make; everything else is installed into .venv.
+
+PYTHON := .venv/bin/python
+IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+.DEFAULT_GOAL := help
+.PHONY: help repro test lab data real bench lint lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s:
+
+repro: .venv/.ready data  ## the whole study: data, every stage of dvc.yaml, report
+	@$(IN_VENV) dvc repro
+	@$(PYTHON) -m ecglib where
+
+test: .venv/.ready  ## all tests
+	@OMP_NUM_THREADS=1 $(IN_VENV) $(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS)
+
+lab: .venv/.ready data  ## JupyterLab on the notebooks
+	@$(IN_VENV) $(PYTHON) -m ecglib lab
+
+data: .venv/.ready  ## the simulated hospitals, as data.dvc pins them
+	@if [ ! -d data ]; then $(PYTHON) -m ecglib generate --out data --params simulate; fi
+	@$(IN_VENV) dvc status --quiet data.dvc || { \
+	  echo "data/ is not what data.dvc pins. To write it anew: rm -r data; make data." >&2; \
+	  echo "To go on with these recordings instead: dvc commit data.dvc; dvc repro." >&2; exit 1; }
+
+real: .venv/.ready  ## the same study on real recordings: make real DATA=FOLDER
+	@if [ -z "$(DATA)" ]; then echo "name the folder that holds the corpora: make real DATA=FOLDER" >&2; exit 2; fi
+	@$(IN_VENV) $(PYTHON) -m ecglib real --data "$(DATA)"
+
+bench: .venv/.ready  ## speed against what a user would pick; writes docs/benchmarks.md
+	@$(IN_VENV) $(PYTHON) -m benchmarks
+
+lint: .venv/.ready  ## ruff
+	@$(IN_VENV) ruff check . && $(IN_VENV) ruff format --check .
+
+# After `.venv/bin/pip install --upgrade ...`: pins what is installed now. Packages of one family go in one command, so
+# that pip resolves them together. Left out: pip itself, the CUDA libraries that torch brings where it finds a GPU.
+lock: .venv/.ready  ## requirements.lock from .venv
+	@$(PYTHON) -m pip check
+	@$(PYTHON) -m pip freeze --all --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' \
+	  | grep -viE '^(pip|wheel|triton|nvidia-.*|cuda-.*)==' | sed 's/+[a-z0-9.]*$$//' > requirements.lock.tmp
+	@mv requirements.lock.tmp requirements.lock
+
+clean:  ## what exploring and interrupted runs left (data/, results and DVC's cache stay)
+	@rm -rf results/scratch .pytest_cache .ruff_cache build data.part
+	@if [ -d results ]; then find results -depth \( -name '*.part' -o -name '*.old' \) -exec rm -rf {} +; fi
+
+# An interrupted installation leaves .venv/.installing: the next call starts again from nothing.
+.venv/.ready: requirements.lock pyproject.toml
+	@if [ -e .venv/.installing ] || ! $(PYTHON) -m pip --version >/dev/null 2>&1; then rm -rf .venv; fi
+	@if [ ! -d .venv ]; then \
+	  for python in python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	      found=$$python; break; fi; done; \
+	  if [ -z "$$found" ]; then \
+	    echo "No Python 3.11, 3.12 or 3.13 with venv here (on Debian: apt install python3-venv)." >&2; exit 1; fi; \
+	  echo "Installing into .venv with $$($$found --version); this takes some minutes once."; \
+	  mkdir .venv && touch .venv/.installing && $$found -m venv .venv; fi
+	@touch .venv/.installing
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm .venv/.installing
+	@touch $@

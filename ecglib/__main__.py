@@ -1,0 +1,155 @@
+"""The command line: `python -m ecglib COMMAND`. Every stage of dvc.yaml is one of these commands."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ecglib import execute, pipeline
+from ecglib.signals import EcgError
+
+PARAMS = pipeline.ROOT / "params.yaml"
+PLACES = {"report": "report/index.html", "figures": "figures", "result table": "report/results.csv"}
+
+
+def pairs(words: list[str]) -> dict[str, str]:
+    """["a=1", "b=x"] -> {"a": "1", "b": "x"}; raises EcgError for a word without "="."""
+    wrong = [word for word in words if "=" not in word]
+    if wrong:
+        raise EcgError(f"{wrong[0]!r} is no name=value", fix="write it like -p steps=100")
+    return dict(word.split("=", 1) for word in words)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m ecglib", description="ECG foundation models, reproducibly")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, does, out=None, sections=False):
+        sub = commands.add_parser(name, help=does, description=does)
+        if out is not None:
+            sub.add_argument("--out", required=out == "", default=out or None, help="folder to write")
+        if sections:
+            sub.add_argument("--params", action="append", default=[], metavar="SECTION", help="section of params.yaml")
+            sub.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="one parameter")
+        return sub
+
+    command("generate", "write the simulated hospitals", out="data", sections=True)
+    pack = command("pack", "pack a corpus into arrays and tables", out="", sections=True)
+    pack.add_argument("name", help="name of the cohort")
+    pack.add_argument("--dataset", required=True, help="a file of ecglib/datasets")
+    pack.add_argument("--root", required=True, help="folder of the corpus")
+    pack.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the dataset")
+    pack.add_argument("--workers", type=int, default=2, help="processes (no effect on the result)")
+    run = command("run", "execute a notebook", out="", sections=True)
+    run.add_argument("notebook", type=Path)
+    report = command("report", "write the overview page and the scores", out="results/report")
+    report.add_argument("--results", default="results", help="folder with the results of the stages")
+    command("real", "the same study on real recordings").add_argument("--data", required=True, type=Path)
+    deps = command("deps", "the files that each stage of dvc.yaml must list")
+    deps.add_argument("--write", action="store_true", help="put them into dvc.yaml")
+    command("where", "where report, figures and result table are").add_argument("--results", default="results")
+    command("lab", "open JupyterLab in the environment of the study").add_argument("options", nargs="*")
+    for wing in pipeline.WINGS:
+        command(wing, f"list the {wing}")
+    return top
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    """Parsed command; `given` holds the parameters: the sections of params.yaml in order, then each -p."""
+    args = parser().parse_args(words)
+    given = {}
+    for name in getattr(args, "params", []):
+        given |= pipeline.section(PARAMS, name)
+    args.given = given | pairs(getattr(args, "p", []))
+    return args
+
+
+def scalars(values: dict) -> dict:
+    """Texts of the command line as YAML scalars: "100" -> 100, "true" -> True."""
+    import yaml
+
+    return {name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def generate(args) -> None:
+    from ecglib.simulate import generate
+
+    generate.generate(Path(args.out), **scalars(args.given))
+
+
+def pack(args) -> None:
+    from ecglib import cohort, datasets
+
+    given = scalars(args.given)
+    if isinstance(given.get("leads"), str):
+        given["leads"] = tuple(given["leads"].split(","))
+    options = scalars(pairs(args.option))
+    cohort.pack(
+        args.name, datasets.get(args.dataset), args.root, args.out, workers=args.workers, options=options, **given
+    )
+
+
+def run(args) -> None:
+    """The key lets an interrupted run continue only when code and inputs are still the same."""
+    base = args.notebook.resolve().parent
+    files = [pipeline.ROOT / name for name in pipeline.needs(args)]
+    inputs = [base / value for value in args.given.values() if isinstance(value, str) and "/" in value]
+    key = [line for path in files for line in pipeline.fingerprint(path, content=True)]
+    key += [line for path in inputs if path.exists() for line in pipeline.fingerprint(path, content=False)]
+    execute.execute(args.notebook, args.out, args.given, key="\n".join(key))
+
+
+def report(args) -> None:
+    from ecglib import report
+
+    report.build(Path(args.results), Path(args.out))
+
+
+def real(args) -> None:
+    pipeline.real(args.data, PARAMS, arguments)
+    where(argparse.Namespace(results="results/real"))
+
+
+def deps(args) -> None:
+    if args.write:
+        print("changed:", ", ".join(pipeline.write_stages(arguments)) or "nothing")
+        return
+    for stage, files in pipeline.stages(arguments).items():
+        print(f"  {stage}:", "    deps:", *(f"      - {file}" for file in files), sep="\n")
+
+
+def where(args) -> None:
+    for what, place in PLACES.items():
+        path = Path(args.results) / place
+        print(f"{what + ':':<14}{path}{'' if path.exists() else '  (not there yet)'}")
+
+
+def lab(args) -> None:
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--notebook-dir=notebooks", *args.options])
+
+
+def names(args) -> None:
+    import importlib
+
+    print(*importlib.import_module(f"ecglib.{args.command}").names(), sep="\n")
+
+
+def main(words: list[str]) -> int:
+    """Run one command; bad input prints one line and returns 2."""
+    does = {"generate": generate, "pack": pack, "run": run, "report": report, "real": real, "deps": deps}
+    does |= {"where": where, "lab": lab} | dict.fromkeys(pipeline.WINGS, names)
+    try:
+        args = arguments(words)
+        does[args.command](args)
+    except EcgError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in execute.ENVIRONMENT.items()):
+        os.environ.update(execute.ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # numpy has read the old values already
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""The clinical sheet: an ECG on millimetre paper at 25 mm/s and 10 mm/mV, true to scale when printed."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.collections import LineCollection
+
+from ecglib.signals import LEADS, EcgError
+
+SPEED, GAIN = 25.0, 10.0  # mm per second, mm per millivolt
+FINE, COARSE, INK, SOFT = "#f7e3e0", "#ecbdb6", "#16181b", "#8a8f95"
+PULSE, EDGE = 12.5, 5.0  # mm: calibration pulse before each row, paper after it
+GRID = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+
+
+def ecg_paper(x, fs, leads=LEADS, *, lead_mask=None, title="", rhythm="II", seconds=10.0, ax=None):
+    """Draw one recording as a cardiologist reads it and return the Axes, whose data unit is 1 mm of paper.
+
+    x: (lead, time) mV; fs: Hz; leads: their names; lead_mask (lead,): False is drawn as "not recorded"; the first
+    `seconds` are shown. Twelve standard leads: 3 rows x 4 columns of consecutive quarters with a whole strip of
+    `rhythm` below; otherwise one whole strip per lead, in the order given. Without `ax` the figure has the sheet's size:
+    1 mm is 1 mm on paper. Raises EcgError when names, mask and signal do not fit.
+    """
+    x = np.asarray(x, dtype=np.float64)[..., : int(round(seconds * fs))]
+    mask = np.ones(len(x), bool) if lead_mask is None else np.asarray(lead_mask, bool)
+    if x.ndim != 2 or not x.shape[1] or len(leads) != len(x) or len(mask) != len(x):
+        raise EcgError(f"signal {x.shape}, {len(leads)} lead names and {len(mask)} mask entries do not fit", field="leads")
+    rows = _rows(tuple(leads), x.shape[1], rhythm)
+    width = np.ceil(x.shape[1] / fs * SPEED / 5) * 5 + PULSE + EDGE
+    baselines, height = _baselines(x, mask, list(leads), rows)
+    if ax is None:
+        ax = _sheet(width, height)
+    _grid(ax, width, height)
+    for row, base in zip(rows, baselines, strict=True):
+        _pulse(ax, base)
+        for name, start, stop in row:
+            lead = list(leads).index(name)
+            _strip(ax, x[lead, start:stop] if mask[lead] else None, fs, start, stop, base, name)
+    ax.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
+    ax.set_xlabel("Time, 25 mm/s (large square 0.2 s)", fontsize=7, color=SOFT, loc="left")
+    ax.set_ylabel("Amplitude, 10 mm/mV", fontsize=7, color=SOFT)
+    ax.set_title(title, fontsize=8, loc="left")
+    ax.set_aspect("equal")
+    return ax
+
+
+def _rows(leads, n_times, rhythm):
+    """Rows of (lead, first sample, last sample + 1)."""
+    if set(leads) != set(LEADS):
+        return [[(name, 0, n_times)] for name in leads]
+    if rhythm not in leads:
+        raise EcgError(f"unknown lead {rhythm!r}", field="rhythm", fix=f"one of {leads}")
+    cuts = np.linspace(0, n_times, 5).round().astype(int)
+    rows = [[(name, cuts[k], cuts[k + 1]) for k, name in enumerate(row)] for row in GRID]
+    return [*rows, [(rhythm, 0, n_times)]]
+
+
+def _baselines(x, mask, leads, rows):
+    """Height of each row's zero line and of the sheet, mm: rows stand apart as far as their waves need, on the grid."""
+    above, below = [], []
+    for row in rows:
+        pieces = [x[leads.index(name), start:stop] for name, start, stop in row if mask[leads.index(name)]]
+        waves = np.concatenate([*pieces, [0.0]])
+        waves = np.clip(waves[np.isfinite(waves)] * GAIN, -40, 40)  # an artefact may leave the sheet
+        above.append(max(waves.max() + 2, 12.5))
+        below.append(max(-waves.min() + 1, 5))
+    steps = [below[k] + above[k + 1] for k in range(len(rows) - 1)]
+    steps = [max(np.ceil(step / 5) * 5, 20) for step in steps]
+    bottom = np.ceil(below[-1] / 5) * 5 + 5
+    heights = bottom + np.concatenate([np.cumsum(steps[::-1])[::-1], [0]])
+    return heights, heights[0] + np.ceil(above[0] / 5) * 5 + 5
+
+
+def _sheet(width, height):
+    left, bottom, right, top = 6, 6, 3, 7  # mm around the paper
+    inches = ((width + left + right) / 25.4, (height + bottom + top) / 25.4)
+    figure = plt.figure(figsize=inches, layout="none")
+    whole = (width + left + right, height + bottom + top)
+    return figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]))
+
+
+def _grid(ax, width, height):
+    for step, colour, line in ((1, FINE, 0.3), (5, COARSE, 0.5)):
+        across = [[(0, y), (width, y)] for y in np.arange(0, height + 0.5, step)]
+        upright = [[(x, 0), (x, height)] for x in np.arange(0, width + 0.5, step)]
+        ax.add_collection(LineCollection(across + upright, colors=colour, linewidths=line, zorder=0))
+    ax.set_facecolor("white")
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+        spine.set(color=COARSE, linewidth=0.6)
+
+
+def _pulse(ax, base):
+    """1 mV for 0.2 s."""
+    steps = np.array([(2.5, 0), (4, 0), (4, GAIN), (9, GAIN), (9, 0), (10.5, 0)])
+    ax.plot(steps[:, 0], base + steps[:, 1], color=INK, linewidth=0.7, solid_joinstyle="miter")
+
+
+def _strip(ax, wave, fs, start, stop, base, name):
+    left, right = (PULSE + sample / fs * SPEED for sample in (start, stop))
+    if start:  # where one lead ends and the next begins
+        ax.plot([left, left], [base - 2, base + 2], color=INK, linewidth=0.6)
+    halo = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
+    ax.text(left + 1.2, base + 8.2, name, fontsize=7.5, fontweight="bold", color=INK, va="bottom", bbox=halo, zorder=4)
+    if wave is None:
+        ax.plot([left, right], [base, base], color=SOFT, linewidth=0.8, linestyle=(0, (2, 3)))
+        ax.text((left + right) / 2, base + 1.2, "not recorded", fontsize=7, color=SOFT, ha="center", va="bottom")
+        return
+    times = PULSE + np.arange(start, stop) / fs * SPEED
+    ax.plot(times, base + wave * GAIN, color=INK, linewidth=0.7, solid_joinstyle="round", clip_on=True)

@@ -1,0 +1,5 @@
+"""Physiological 12-lead ECGs with known truth: `ecgs` in memory, `generate` for whole simulated hospitals."""
+
+from .memory import ecgs
+
+__all__ = ["ecgs"]

@@ -1,0 +1,135 @@
+"""A batch of records: plan in, clean signals and truth out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import fixed, heart, render, rhythm
+
+LABELS = tuple(r["label"] for r in fixed.rows("labels.csv") if r["label"] != "MI")
+TERRITORIES = tuple(r["label"] for r in fixed.rows("territories.csv"))
+SINUS = ("SR", "SBRAD", "STACH", "SARRH")
+PATIENT, RECORD, NOISE, BANK, REPORT = range(5)  # kinds of random streams
+SLOTS = (*rhythm.SLOTS, *heart.SLOTS, ("qt_n", 1))
+ATTEMPTS = 8
+
+
+@dataclass
+class Plan:
+    """What a batch of records is to show. Arrays (record,); want: label -> bool; who: age, male, bmi, hr."""
+
+    seed: int
+    ids: np.ndarray
+    patients: np.ndarray
+    want: dict
+    who: dict
+    pr: np.ndarray
+    qtcf: np.ndarray
+    territory: np.ndarray  # row of territories.csv or -1
+
+    def take(self, rows):
+        """The plan of some rows."""
+        pick = {k: {n: v[rows] for n, v in getattr(self, k).items()} for k in ("want", "who")}
+        rest = (self.pr[rows], self.qtcf[rows], self.territory[rows])
+        return Plan(self.seed, self.ids[rows], self.patients[rows], pick["want"], pick["who"], *rest)
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def attempt(plan, number, seconds):
+    """Draw schedule and shapes of a plan once: (draws, Schedule, Morphology)."""
+    d = fixed.Draws(SLOTS, plan.seed, RECORD, plan.ids, number)
+    patient = fixed.Draws(heart.MORPH, plan.seed, PATIENT, plan.patients)
+    sched = rhythm.schedule(plan.want, plan.who["hr"], plan.pr, plan.who["age"], d, seconds)
+    return d, sched, heart.Morphology(plan.want, plan.who, patient, d, number, plan.territory)
+
+
+def clean(plan, sched, shape, d, fs, n_times):
+    """Eight clean leads (record, 8, time), integers in 1/16 uV held in float64."""
+    parts = render.components(sched, shape, plan.qtcf, d)
+    v = render.vectors(parts, len(plan), fs, n_times)
+    render.atrial(sched, plan.want, d, fs, n_times, v)
+    return render.project(v, shape.leads)
+
+
+def beats(plan, sched, shape, fs, n_times):
+    """Beat truth: columns rec, r, p_on, p_off, qrs_on, qrs_off, t_on, t_peak, t_off (samples, -1 without) and kind."""
+    rec, k = np.nonzero((sched.kind >= 0) & (sched.t >= 0) & (sched.t * fs < 1000.0 * (n_times - 1)))
+    kind, at = sched.kind[rec, k], sched.t[rec, k]
+    qrs = np.array([[getattr(w, e) for e in ("on", "off", "peak")] for w in _by_kind(shape, 0)])
+    t = np.array([[getattr(w, e) for e in ("on", "off", "peak")] for w in _by_kind(shape, 1)])
+    qrs, t = qrs[kind, :, rec].T, t[kind, :, rec].T
+    qt = plan.qtcf[rec] * fixed.cbrt(sched.rre[rec, k] / 1000.0)
+    s = render.t_stretch(qt, qrs[0], qrs[1], t[1])
+    t_on, t_off, t_peak = (at + qrs[1] + (x - 41.0) * s for x in t)
+    early = sched.p_kind[rec, k] == 1
+    edges = [np.where(early, getattr(shape.p_early, e)[rec], getattr(shape.p, e)[rec]) for e in ("on", "off")]
+    p_on = at + qrs[0] - sched.pr[rec, k]
+    ms = {"r": at + qrs[2], "p_on": p_on, "p_off": p_on - edges[0] + edges[1], "qrs_on": at + qrs[0]}
+    ms |= {"qrs_off": at + qrs[1], "t_on": t_on, "t_peak": t_peak, "t_off": t_off}
+    has_p = {"p_on": sched.pr[rec, k] > 0, "p_off": sched.pr[rec, k] > 0}
+    table = {"rec": rec, "kind": np.where(early & (kind == 0), 5, kind)}
+    for name, x in ms.items():
+        sample = fixed.to_grid(x * fs / 1000.0, 1)
+        inside = (sample >= 0) & (sample < n_times) & has_p.get(name, True)
+        table[name] = np.where(inside, sample, -1)
+    return {n: c[table["r"] >= 0] for n, c in table.items()}
+
+
+def _by_kind(shape, which):
+    """QRS (0) or T (1) waves of the beat kinds of `rhythm.KINDS`."""
+    return [(shape.qrs, shape.t)[which], *(shape.ectopic[i][which] for i in (0, 1, 2, 0))]
+
+
+PLAN = 5
+PLAN_SLOTS = tuple((s, 1) for s in "hr pr qtcf stach sbrad block long_pr long_qt wall fast".split())
+
+
+def complete(seed, ids, patients, want, who, d, hr_shift=0.0):
+    """Plan with heart rate, PR, QTcF and infarct territory drawn to fit the labels; d: Draws with PLAN_SLOTS.
+
+    Normal values after ELSA-Brasil (Pinto-Filho et al. 2017) and Mason et al. 2007 (J Electrocardiol 40:228).
+    Bradycardia is below 50 per minute (ACC/AHA/HRS 2018), so that a normal record may have 50 to 60.
+    """
+    male, a = who["male"] == 1, who["age"] - 52.0
+    hr = np.where(male, 65.0, 68.0) + hr_shift + 11.0 * d.n("hr")
+    hr = np.minimum(np.maximum(hr, 51.0 + 6.0 * d.u("fast")), 97.0)
+    for name, low, high in (("STACH", 103, 150), ("SBRAD", 40, 49), ("PACE", 60, 75), ("2AVB", 65, 95)):
+        hr = np.where(want[name], d.u("stach", low, high), hr)
+    pr = np.where(male, 164.0, 158.0) + 0.4 * a + 20.0 * d.n("pr")
+    pr = np.minimum(np.maximum(pr, 126.0), 193.0)
+    pr = np.where(want["STACH"], 120.0 + 0.5 * (pr - 120.0) + 4.0, pr)
+    for name, low, high in (("1AVB", 215, 320), ("WPW", 92, 114), ("PACE", 150, 180)):
+        pr = np.where(want[name], d.u("long_pr", low, high), pr)
+    qtcf = np.where(male, 402.0, 413.0) + 0.2 * np.maximum(0.0, a) + 16.0 * d.n("qtcf")
+    qtcf = np.minimum(np.maximum(qtcf, 350.0), np.where(male, 444.0, 454.0))
+    wide = 30.0 * (want["CLBBB"] | want["PACE"]) + 15.0 * (want["CRBBB"] | want["IVCD"] | want["WPW"])
+    qtcf = np.where(want["LNGQT"], d.u("long_qt", 478.0, 560.0), qtcf + wide)
+    territory = np.full(len(ids), -1)
+    for i, name in enumerate(TERRITORIES):
+        territory[want[name]] = i
+    acute = d.pick("wall", [w if t in ("IMI", "ASMI", "AMI", "LMI") else 0 for t, w in zip(TERRITORIES, (45, 25, 20, 0, 10, 0, 0), strict=True)])
+    territory = np.where(want["STE_"], acute, territory)
+    grid = [fixed.to_grid(x, 64) / 64.0 for x in (pr, qtcf)]
+    return Plan(seed, np.asarray(ids), np.asarray(patients), want, who | {"hr": hr}, *grid, territory)
+
+
+@dataclass
+class Batch:
+    """Simulated records: clean leads, label states as 0/1, truth per record, beats."""
+
+    plan: Plan
+    clean: np.ndarray
+    labels: dict
+    truth: dict
+    beats: dict
+
+
+def simulate(plan, fs, n_times):
+    """Simulate a batch (see `Plan`): redraw up to 8 times what fails its audit, then give the label up."""
+    d, sched, shape = attempt(plan, 0, n_times / fs)
+    x = clean(plan, sched, shape, d, fs, n_times)
+    b = beats(plan, sched, shape, fs, n_times)
+    truth = {"hr": np.floor(10 * rhythm.mean_rate(sched, n_times / fs) + 0.5) / 10}
+    return Batch(plan, x, {k: v.astype(np.int8) for k, v in plan.want.items()}, truth, b)

@@ -1,0 +1,158 @@
+"""Filters and resampling against scipy, edges, and the profiles of the models."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage, signal
+
+from ecglib import preprocess
+from ecglib.signals import EcgError
+
+RNG = np.random.default_rng
+
+
+def ecg_like(n_leads=3, n_times=5000, fs=500, seed=0):
+    """Beats made of Gaussian waves, drifting baseline and an offset, (lead, time) mV."""
+    rng, t = RNG(seed), np.arange(n_times) / fs
+    x = np.zeros((n_leads, n_times))
+    for beat in np.arange(0.35, t[-1], 0.83):
+        for centre, width, height in ((-0.16, 0.025, 0.15), (0, 0.011, 1.2), (0.03, 0.012, -0.3), (0.27, 0.05, 0.3)):
+            x += rng.uniform(0.5, 1.5, (n_leads, 1)) * height * np.exp(-0.5 * ((t - beat - centre) / width) ** 2)
+    return x + 0.3 * np.sin(2 * np.pi * 0.2 * t) + rng.uniform(-1, 1, (n_leads, 1))
+
+
+def scipy_chain(x, fs=500, down=5, padlen=1000):
+    sos = signal.butter(3, [0.5, 40], "bandpass", fs=fs, output="sos")
+    return signal.resample_poly(signal.sosfiltfilt(sos, x, axis=-1, padlen=padlen), 1, down, axis=-1)
+
+
+def test_bandpass_equals_sosfiltfilt_away_from_the_edges():
+    x = ecg_like()
+    sos = signal.butter(3, [0.5, 40], "bandpass", fs=500, output="sos")
+    expected = signal.sosfiltfilt(sos, x, axis=-1, padlen=1000)
+    actual = preprocess.bandpass(x, 500, 0.5, 40)
+    assert actual.dtype == np.float32 and actual.shape == x.shape
+    np.testing.assert_allclose(actual[:, 1000:-1000], expected[:, 1000:-1000], atol=5e-4)
+
+
+@pytest.mark.parametrize("low, high, kind", [(None, 40, "lowpass"), (0.67, None, "highpass"), (0.67, 300, "highpass")])
+def test_one_sided_bands(low, high, kind):
+    x = ecg_like()
+    sos = signal.butter(4, high if kind == "lowpass" else low, kind, fs=500, output="sos")
+    expected = signal.sosfiltfilt(sos, x, axis=-1, padlen=1000)
+    actual = preprocess.bandpass(x, 500, low, high, order=4)
+    np.testing.assert_allclose(actual[:, 1000:-1000], expected[:, 1000:-1000], atol=1e-3)
+
+
+def test_edge_error_stays_small_where_the_fft_would_wrap():
+    """A signal that starts and ends 1.5 mV apart: the plain FFT mask is wrong by more than 0.3 mV at the edges."""
+    x = ecg_like() + np.linspace(0, 1.5, 5000)
+    reference = scipy_chain(np.pad(x, ((0, 0), (4000, 4000)), "reflect", reflect_type="odd"))[:, 800:-800]
+    actual = preprocess.resample(preprocess.bandpass(x, 500, 0.5, 40), 500, 100)
+    sos = signal.butter(3, [0.5, 40], "bandpass", fs=500, output="sos")
+    mask = abs(signal.sosfreqz(sos, np.fft.rfftfreq(5000, 1 / 500), fs=500)[1]) ** 2
+    wrapped = np.fft.irfft(np.fft.rfft(x) * mask, 5000)[:, ::5]
+    assert abs(wrapped - reference).max() > 0.3
+    assert abs(actual - reference).max() < 0.05
+    assert abs(actual - reference)[:, 200:-200].max() < 0.002
+
+
+@pytest.mark.parametrize("fs_in, fs_out", [(500, 100), (360, 100), (100, 500), (257, 100), (300, 100), (128, 100)])
+def test_resampling_keeps_the_time_of_every_sample(fs_in, fs_out):
+    """Oracle: the same band-limited curve sampled at both rates (offset and trend included)."""
+
+    def curve(fs):
+        t = np.arange(round(8 * fs)) / fs
+        return 0.7 + 0.1 * t + np.sin(2 * np.pi * 5.3 * t) + 0.5 * np.cos(2 * np.pi * 17 * t + 1)
+
+    actual = preprocess.resample(curve(fs_in), fs_in, fs_out)
+    expected = curve(fs_out)
+    assert actual.shape == expected.shape and actual.dtype == np.float32
+    margin = fs_out
+    np.testing.assert_allclose(actual[margin:-margin], expected[margin:-margin], atol=3e-3)
+
+
+def test_resampling_removes_what_would_alias_and_agrees_with_polyphase():
+    t = np.arange(5000) / 500
+    noise = np.sin(2 * np.pi * 90 * t)  # would appear at 10 Hz
+    assert abs(preprocess.resample(noise, 500, 100)[100:-100]).max() < 5e-3  # leakage of the cut tone
+    x = ecg_like()
+    expected = signal.resample_poly(x, 1, 5, axis=-1, padtype="line")
+    np.testing.assert_allclose(preprocess.resample(x, 500, 100)[:, 5:-5], expected[:, 5:-5], atol=5e-3)
+
+
+@pytest.mark.parametrize("n_times", [1, 2, 7, 333, 1001])
+def test_any_length_and_batch_shape(n_times):
+    x = RNG(1).normal(size=(2, 3, n_times)).astype(np.float32)
+    y = preprocess.resample(x, 360, 100)
+    assert y.shape == (2, 3, round(n_times / 3.6)) or n_times < 2
+    np.testing.assert_allclose(preprocess.bandpass(x, 100, 0.5, 40)[1, 2], preprocess.bandpass(x[1, 2], 100, 0.5, 40))
+    assert preprocess.resample(x, 100, 100).tobytes() == x.tobytes()
+    constant = np.full((2, n_times), 0.3, np.float32)
+    np.testing.assert_allclose(preprocess.resample(constant, 500, 100), 0.3, atol=1e-6)
+
+
+def test_refusals():
+    with pytest.raises(EcgError, match="non-finite"):
+        preprocess.resample(np.array([0, np.nan, 1.0, 2]), 500, 100)
+    with pytest.raises(EcgError, match="positive"):
+        preprocess.resample(np.zeros(10), 0, 100)
+    with pytest.raises(EcgError, match="no band from 40"):
+        preprocess.bandpass(np.zeros(10), 100, 40, 0.5)
+    with pytest.raises(EcgError, match="ecgfounder-code, ecgfounder-paper, ecgfounder-zeroshot, study"):
+        preprocess.profile("sutdy")
+
+
+def test_study_profile_is_bandpass_scale_and_clip():
+    x = ecg_like()
+    x[0, 2500] = 50.0
+    y = preprocess.profile("study").apply(x, 500)
+    assert y.shape == (3, 1000) and y.dtype == np.float32 and y.max() == 25
+    expected = scipy_chain(x) / 0.2
+    np.testing.assert_allclose(y[1:, 200:-200], expected[1:, 200:-200], atol=0.02)
+
+
+def test_ecgfounder_code_profile_follows_a_literal_scipy_chain():
+    x = ecg_like(12)
+    b, a = signal.iirnotch(50, 30, 500)
+    y = signal.filtfilt(b, a, x, axis=-1)
+    y = signal.sosfiltfilt(signal.butter(4, [0.67, 40], "bandpass", fs=500, output="sos"), y, axis=-1, padlen=1000)
+    y = y - np.stack([ndimage.median_filter(row, 201, mode="reflect") for row in y])
+    y = (y - y.mean()) / (y.std() + 1e-8)
+    actual = preprocess.profile("ecgfounder-code").apply(x, 500)
+    assert abs(actual - y)[:, 750:-750].max() < 0.02 and abs(actual - y).max() < 0.6
+
+
+def test_running_median_has_201_samples_extended_by_reflection():
+    x = RNG(2).normal(size=(2, 600)).astype(np.float32)
+    wide = np.pad(x, ((0, 0), (100, 100)), "symmetric")
+    expected = np.median(np.lib.stride_tricks.sliding_window_view(wide, 201, axis=-1), axis=-1)
+    np.testing.assert_array_equal(preprocess._running_median(x, 201), expected)
+
+
+@pytest.mark.parametrize("name", ["ecgfounder-code", "ecgfounder-paper", "ecgfounder-zeroshot"])
+def test_ecgfounder_golden_normalisation(name):
+    """Specification 7.5: mean 0, sd 1 over the record; a common scale changes nothing, one lead's scale changes all."""
+    x, profile = ecg_like(12), preprocess.profile(name)
+    y = profile.apply(x, 500).astype(np.float64)
+    assert y.shape == (12, 5000) and abs(y.mean()) < 1e-6 and abs(y.std() - 1) < 1e-6
+    np.testing.assert_allclose(profile.apply(10 * x, 500), y, atol=2e-5)
+    x[4] *= 10
+    assert (abs(profile.apply(x, 500) - y).max(axis=1) > 0.1).all()
+
+
+def test_profile_lengths_gaps_and_batches():
+    profile = preprocess.profile("ecgfounder-paper")
+    x = ecg_like(2, 360 * 12, 360)
+    x[0, 100:110] = np.nan
+    y = profile.apply(x, 360)
+    assert y.shape == (2, 5000) and np.isfinite(y).all()
+    short = profile.apply(x[:, : 360 * 4], 360)
+    assert (short[:, 2000:] == 0).all() and abs(short[:, :2000].std() - 1) < 1e-5
+    per_lead = dataclasses.replace(profile, normalise="lead").apply(np.stack([x, x]), 360)
+    np.testing.assert_allclose(per_lead.std(axis=-1), 1, atol=1e-5)
+    batch = preprocess.profile("study").apply(np.stack([ecg_like(seed=k) for k in range(4)]), 500)
+    np.testing.assert_array_equal(batch[2], preprocess.profile("study").apply(ecg_like(seed=2), 500))
+    zeros = profile.apply(np.zeros((2, 5000)), 500)
+    assert (zeros == 0).all()
