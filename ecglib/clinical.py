@@ -17,13 +17,15 @@ def ecg_paper(x, fs, leads=LEADS, *, lead_mask=None, title="", rhythm="II", seco
 
     x: (lead, time) mV; fs: Hz; leads: their names; lead_mask (lead,): False is drawn as "not recorded"; the first
     `seconds` are shown. Twelve standard leads: 3 rows x 4 columns of consecutive quarters with a whole strip of
-    `rhythm` below; otherwise one whole strip per lead, in the order given. Without `ax` the figure has the sheet's size:
-    1 mm is 1 mm on paper. Raises EcgError when names, mask and signal do not fit.
+    `rhythm` below; otherwise one whole strip per lead, in the order given. Without `ax` the figure has the size of the
+    sheet: 1 mm is 1 mm on paper. Raises EcgError when names, mask and signal do not fit.
     """
     x = np.asarray(x, dtype=np.float64)[..., : int(round(seconds * fs))]
     mask = np.ones(len(x), bool) if lead_mask is None else np.asarray(lead_mask, bool)
     if x.ndim != 2 or not x.shape[1] or len(leads) != len(x) or len(mask) != len(x):
-        raise EcgError(f"signal {x.shape}, {len(leads)} lead names and {len(mask)} mask entries do not fit", field="leads")
+        raise EcgError(
+            f"signal {x.shape}, {len(leads)} lead names and {len(mask)} mask entries do not fit", field="leads"
+        )
     rows = _rows(tuple(leads), x.shape[1], rhythm)
     width = np.ceil(x.shape[1] / fs * SPEED / 5) * 5 + PULSE + EDGE
     baselines, height = _baselines(x, mask, list(leads), rows)

@@ -11,6 +11,7 @@
 The bytes depend on the recordings and the package versions only: not on the time, the machine's paths, or the workers.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class Cohort:
 
     def __init__(self, path):
         self.path = Path(path)
-        self.info = packing.read_info(self.path)
+        self.info = _read_info(self.path)
         self.name, self.fs, self.leads = self.info["name"], self.info["fs"], tuple(self.info["leads"])
         self.signals = np.load(self.path / "signals.npy", mmap_mode="r")
         self.records = pq.read_table(self.path / "records.parquet").to_pandas()
@@ -46,7 +47,7 @@ class Cohort:
         return len(self.records)
 
     def __repr__(self) -> str:
-        return f"Cohort({self.name}: {len(self)} rows, {len(self.leads)} leads, {self.fs:g} Hz, {len(self.labels)} records)"
+        return f"Cohort({self.name}: {len(self)} rows, {len(self.labels)} records, {len(self.leads)} leads, {self.fs} Hz)"
 
     def rows(self, split) -> np.ndarray:
         """Return the rows of a split (or of several): int array. "test" and "external" are refused: see `test_rows`."""
@@ -119,6 +120,19 @@ class Cohort:
 def open(path) -> Cohort:  # noqa: A001 - read as cohort.open
     """Open a packed cohort. Raises EcgError where the folder holds none, an incomplete one, or another format."""
     return Cohort(path)
+
+
+def _read_info(folder: Path) -> dict:
+    """Read cohort.json; raises EcgError where `folder` holds no complete cohort of this format."""
+    for file in ("cohort.json", *packing.FILES):
+        if not (folder / file).is_file():
+            raise EcgError(f"no cohort here: {file} is missing", file=folder, fix="pack it first")
+    info = json.loads((folder / "cohort.json").read_text("utf-8"))
+    if info.get("format") != packing.FORMAT:
+        raise EcgError(
+            f"cohort format {info.get('format')}, this version reads {packing.FORMAT}", file=folder, fix="pack again"
+        )
+    return info
 
 
 def pack(name: str, dataset, root, out, **settings) -> Cohort:

@@ -30,7 +30,7 @@ CHUNK = 32  # records per task
 WINDOWS = ("first", "all")
 _PACKAGES = ("ecglib", "numpy", "scipy", "pandas", "pyarrow", "wfdb", "sleepecg")
 _COMMON = ("record_id", "patient_id", "split", "age", "sex", "report")
-_FILES = ("signals.npy", "records.parquet", "labels.parquet", "beats.parquet", "rejected.csv")
+FILES = ("signals.npy", "records.parquet", "labels.parquet", "beats.parquet", "rejected.csv")
 
 
 def pack(
@@ -251,7 +251,7 @@ def _write_info(folder: Path, plan: rules.Plan, info: dict) -> None:
         "counts_per_mv": rules.COUNTS_PER_MV,
         "limits": {name.lower(): getattr(rules, name) for name in limits},
         "versions": {package: version(package) for package in _PACKAGES},
-        "sha256": {file: sha256(folder / file) for file in _FILES},
+        "sha256": {file: sha256(folder / file) for file in FILES},
     }
     (folder / "cohort.json").write_text(json.dumps(info, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
@@ -260,19 +260,6 @@ def sha256(path: Path) -> str:
     """Checksum of a file as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_info(folder: Path) -> dict:
-    """Read cohort.json; raises EcgError where `folder` holds no complete cohort of this format."""
-    for file in ("cohort.json", *_FILES):
-        if not (folder / file).is_file():
-            raise EcgError(f"no cohort here: {file} is missing", file=folder, fix="pack it first")
-    info = json.loads((folder / "cohort.json").read_text("utf-8"))
-    if info.get("format") != FORMAT:
-        raise EcgError(
-            f"cohort format {info.get('format')}, this version reads {FORMAT}", file=folder, fix="pack again"
-        )
-    return info
 
 
 def _beside(out: Path, tail: str) -> Path:

@@ -1,19 +1,18 @@
 """Figures of the study. Functions take `ax=None`, draw, and return the Axes; none shows or saves by itself.
 
 Axes carry units and intervals are always drawn. `style` is one look for all: DejaVu Sans, the colour-blind-safe
-palette of Okabe and Ito (2008), sizes for a journal column of 89 mm.
+palette of Okabe and Ito (2008), sizes for a journal column of 89 mm. Tables come from `ecglib.report`.
 """
 
-import io
-from pathlib import Path
-
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from ecglib import metrics
 from ecglib.clinical import ecg_paper
+from ecglib.look import COLUMN, FAINT, INK, MARKERS, MM, PALETTE, SOFT, save, style
 from ecglib.signals import EcgError
 
 __all__ = [
@@ -29,50 +28,17 @@ __all__ = [
     "training_curves",
 ]
 
-MM = 1 / 25.4
-COLUMN, PAGE = 89 * MM, 183 * MM  # inches: one and two columns of a journal
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
 BASELINES = {"random": "#9AA0A6", "features": "#6B7178", "scratch": "#2B2F33"}
-MARKERS = "osD^vPX*"
-NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "ece": "ECE", "brier": "Brier score"}
-INK, SOFT, FAINT = "#22262A", "#6B7178", "#E3E6E9"
-
-
-def style():
-    """Set the one look of all figures (matplotlib's rcParams), fixed salts included."""
-    mpl.rcParams.update(
-        {
-            "font.family": "DejaVu Sans",
-            "font.size": 7.5,
-            "axes.titlesize": 8,
-            "axes.labelsize": 7.5,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "legend.fontsize": 7,
-            "legend.frameon": False,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 0.6,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "axes.axisbelow": True,
-            "axes.prop_cycle": mpl.cycler(color=PALETTE),
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "xtick.major.width": 0.6,
-            "ytick.major.width": 0.6,
-            "xtick.major.size": 2.5,
-            "ytick.major.size": 2.5,
-            "grid.color": FAINT,
-            "grid.linewidth": 0.6,
-            "lines.linewidth": 1.2,
-            "figure.dpi": 120,
-            "savefig.dpi": 300,
-            "figure.constrained_layout.use": True,
-            "pdf.fonttype": 42,
-            "svg.hashsalt": "ecglib",
-        }
-    )
+NAMES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "ece": "ECE",
+    "brier": "Brier score",
+}
+INTERVAL = "95 % interval"
 
 
 def _axes(ax, height, width=COLUMN):
@@ -80,25 +46,6 @@ def _axes(ax, height, width=COLUMN):
         return ax
     style()
     return plt.subplots(figsize=(width, height))[1]
-
-
-def save(figure, out_dir, name):
-    """Write figure (or the figure of an Axes) as PNG (300 dpi) and PDF and return both paths.
-
-    Same drawing, same bytes: no date, no program name. A file appears whole or not at all.
-    """
-    figure = figure if isinstance(figure, mpl.figure.Figure) else figure.figure
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    paths, silent = [], {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
-    for kind, metadata in silent.items():
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=kind, dpi=300, metadata=metadata)
-        paths.append(out_dir / f"{name}.{kind}")
-        unfinished = paths[-1].with_suffix(".part")
-        unfinished.write_bytes(drawn.getvalue())
-        unfinished.replace(paths[-1])
-    return tuple(paths)
 
 
 def _colours(names):
@@ -129,46 +76,216 @@ def _one(table, columns):
             raise EcgError(f"one figure shows one {name}, not {found}", field=name, fix=f"filter the table by {name}")
 
 
-def _bars(ax, at, table, ends, colour, *, along="x", **marker):
-    point, low, high = (table[name].to_numpy(float) for name in ends)
-    error, values = np.stack([point - low, high - point]), {"x": point, "y": at} if along == "x" else {"x": at, "y": point}
-    ax.errorbar(
-        **values, **{f"{along}err": error}, color=colour, linewidth=1.0, elinewidth=1.0, capsize=0, zorder=3, **marker
-    )
+def _bars(ax, at, point, low, high, colour, *, along="x", **look):
+    point, low, high = (np.asarray(values, float) for values in (point, low, high))
+    x, y = (point, at) if along == "x" else (at, point)
+    error = {f"{along}err": np.stack([point - low, high - point])}
+    look = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0.9, "elinewidth": 0.9, "zorder": 3} | look
+    return ax.errorbar(x, y, **error, color=colour, **look)
+
+
+def _rows(ax, names):
+    """Names down the y axis, the first on top, with a hair line each."""
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", color=FAINT, linewidth=0.4)
+
+
+def _above(ax, handles=None, columns=3):
+    """Legend above the axes, where it can cover nothing."""
+    handles = handles or ax.get_legend_handles_labels()[0]
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.3}
+    ax.legend(handles=handles, ncols=min(columns, len(handles)), handletextpad=0.4, columnspacing=1.2, **place)
 
 
 def prevalence(states, labels=None, *, ax=None):
     """Share of records with each label and its 95 % Wilson interval, several cohorts side by side.
 
-    states: {cohort name: DataFrame (record, label) of label states}; only present against absent counts. A cohort that
-    does not know a label shows nothing there. labels: which, by default all, the most frequent of the first cohort on
-    top. The axis is stretched near zero (square root).
+    states: {cohort name: DataFrame (record, label) of label states}; present against absent, unknown and possible left
+    out. A label that a cohort knows nothing about shows nothing there. labels: which and in what order, by default all,
+    the most frequent of the first cohort on top. The axis is stretched near zero (square root).
     """
-    share = {name: ((s == 1).sum(), ((s == 1) | (s == 0)).sum()) for name, s in states.items()}
+    hits = pd.DataFrame({name: (table == 1).sum() for name, table in states.items()}).fillna(0)
+    known = pd.DataFrame({name: table.isin((0, 1)).sum() for name, table in states.items()}).fillna(0)
     if labels is None:
-        every = list(dict.fromkeys(label for s in states.values() for label in s))
-        rank = [[-(hits.get(label, 0) / max(known.get(label, 0), 1)) for hits, known in share.values()] for label in every]
-        labels = [label for _, label in sorted(zip(rank, every, strict=True))]
-    ax = _axes(ax, (14 + 3.4 * len(labels)) * MM)
-    spread = np.linspace(-0.22, 0.22, len(states)) if len(states) > 1 else [0.0]
-    top = 0.0
-    for k, (name, (hits, known)) in enumerate(share.items()):
-        hits, known = (series.reindex(labels).fillna(0).to_numpy(float) for series in (hits, known))
-        rows = np.flatnonzero(known)
-        low, high = metrics.wilson(hits[rows], known[rows])
-        point, top = hits[rows] / known[rows], max(top, high.max(initial=0))
-        table = {"point": 100 * point, "low": 100 * low, "high": 100 * high}
-        table = {key: _Values(value) for key, value in table.items()}
-        size = len(states[name])
-        look = {"marker": MARKERS[k], "markersize": 2.6, "linestyle": "none", "label": f"{name} ({size:,} records)"}
-        _bars(ax, rows + spread[k], table, ("point", "low", "high"), PALETTE[k], **look)
+        labels = (hits / known).sort_values(list(states), ascending=False, kind="stable").index
+    hits, known, top = hits.loc[list(labels)], known.loc[list(labels)], 0.0
+    ax = _axes(ax, (16 + (2.2 + 1.2 * len(states)) * len(labels)) * MM)
+    offsets = np.linspace(-0.24, 0.24, len(states)) if len(states) > 1 else [0.0]
+    for k, name in enumerate(states):
+        rows = np.flatnonzero(known[name])
+        share = (hits[name] / known[name]).to_numpy()[rows]
+        low, high = metrics.wilson(hits[name].to_numpy()[rows], known[name].to_numpy()[rows])
+        look = {"marker": MARKERS[k], "markersize": 2.4, "label": f"{name} ({len(states[name]):,} records)"}
+        _bars(ax, rows + offsets[k], 100 * share, 100 * low, 100 * high, PALETTE[k], **look)
+        top = max(top, 100 * high.max(initial=0))
     ax.set_xscale("function", functions=(lambda v: np.sqrt(np.maximum(v, 0)), np.square))
-    ticks = [t for t in (0, 1, 5, 10, 20, 40, 60, 80, 100) if t <= 115 * top]
-    ax.set(xlim=(0, min(100, 108 * top)), xlabel="Prevalence (% of records, 95 % interval)", xticks=ticks)
-    _label_rows(ax, labels)
-    ax.legend(loc="lower right", handletextpad=0.2)
+    ax.set(xlim=(0, min(100, 1.05 * top)), xlabel=f"Prevalence (% of records, {INTERVAL})")
+    ax.xaxis.set_major_locator(FixedLocator([t for t in (0, 1, 5, 10, 20, 40, 60, 80, 100) if t <= 1.05 * top]))
+    _rows(ax, list(labels))
+    _above(ax)
     return ax
 
 
-class _Values(np.ndarray):
-    pass
+def training_curves(histories, y="loss", *, x="step", ylabel="", ax=None):
+    """A logged quantity against the training step: running median with its 10-90 % band, or points where it is sparse.
+
+    histories: {name: DataFrame with columns x and y}; rows without y are left out. The band is the spread between
+    batches within a window of a fortieth of the run, not an interval of the mean.
+    """
+    ax = _axes(ax, 62 * MM)
+    for (name, history), colour in zip(histories.items(), _colours(list(histories)).values(), strict=True):
+        lacking = {x, y} - set(history)
+        if lacking:
+            raise EcgError(f"history of {name} lacks {sorted(lacking)}", field=y, fix=f"one of {sorted(history)}")
+        rows = history[[x, y]].dropna()
+        dense = len(rows) >= 80
+        window = rows[y].rolling(max(len(rows) // 40, 1), center=True, min_periods=1)
+        if dense:
+            ax.fill_between(rows[x], window.quantile(0.1), window.quantile(0.9), color=colour, alpha=0.18, linewidth=0)
+        ax.plot(rows[x], window.median(), color=colour, label=name, marker=None if dense else "o", markersize=2.5)
+    ax.set(xlabel="Optimiser step" if x == "step" else x, ylabel=ylabel or y.replace("_", " ").capitalize())
+    ax.margins(x=0.01)
+    ax.grid(axis="y")
+    _above(ax)
+    return ax
+
+
+def label_efficiency(table, metric="auroc", label="macro", *, ax=None):
+    """Score against the share of training labels, a line per model with 95 % intervals over patients.
+
+    table: `report.scores` of one cohort and split; models are set slightly apart so that intervals do not hide.
+    """
+    table = table[(table["metric"] == metric) & (table["label"] == label) & (table["fraction"] > 0)]
+    _one(table, ["cohort", "split"])
+    ax = _axes(ax, 72 * MM)
+    models = _models(table)
+    shifts = 1.05 ** (np.arange(len(models)) - (len(models) - 1) / 2)
+    for k, ((name, rows), colour) in enumerate(zip(models.items(), _colours(list(models)).values(), strict=True)):
+        rows = rows.sort_values("fraction")
+        at = 100 * rows["fraction"].to_numpy() * shifts[k]
+        look = {"linestyle": "-", "linewidth": 1.1, "marker": MARKERS[k % len(MARKERS)], "label": name}
+        _bars(ax, at, rows["point"], rows["low"], rows["high"], colour, along="y", **look)
+    ticks = np.array(sorted(100 * table["fraction"].unique()))
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticklabels([f"{tick:g} %" for tick in ticks])
+    title = NAMES.get(metric, metric.capitalize())
+    ax.set(xlabel="Share of the training labels", ylabel=f"{title}, {label} ({INTERVAL})")
+    ax.grid(axis="y")
+    _above(ax)
+    return ax
+
+
+def forest(table, metric="auroc", *, ax=None):
+    """Internal against external per label, with intervals, the macro average below a rule.
+
+    table: `report.external` of one model, fraction and external cohort. Beside each label: positives inside, outside.
+    """
+    table = table[table["metric"] == metric].dropna(subset=["internal", "external"], how="all")
+    _one(table, ["cohort", "encoder", "mode", "fraction"])
+    macro = table["label"] == "macro"
+    table = pd.concat([table[~macro].sort_values("internal", ascending=False, kind="stable"), table[macro]])
+    ax = _axes(ax, (20 + 4.6 * len(table)) * MM)
+    at, name = np.arange(len(table)), table["cohort"].iloc[0]
+    for side, offset, colour, marker, words in (
+        ("internal", -0.17, PALETTE[0], "o", "internal test"),
+        ("external", 0.17, PALETTE[1], "D", f"external, hospital {name}"),
+    ):
+        ends = [table[side + end] for end in ("", "_low", "_high")]
+        fill = colour if side == "internal" else "white"
+        _bars(ax, at + offset, *ends, colour, marker=marker, markerfacecolor=fill, label=words)
+    counts = zip(table["label"], table["n_positives_internal"], table["n_positives_external"], strict=True)
+    _rows(ax, [f"{label}  ({inside:,} | {outside:,})" for label, inside, outside in counts])
+    if macro.any():
+        ax.axhline(len(table) - 1.5, color=INK, linewidth=0.6)
+        ax.get_yticklabels()[-1].set_fontweight("bold")
+    if metric == "auroc":
+        lowest = min(table["internal_low"].min(), table["external_low"].min())
+        ax.set_xlim(max(0, min(0.5, lowest) - 0.01), 1.005)
+        ax.axvline(0.5, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
+    ax.set_xlabel(f"{NAMES.get(metric, metric.capitalize())} ({INTERVAL})")
+    ax.set_title("Label (positives inside | outside)", fontsize=7, color=SOFT, x=0, ha="right", pad=4)
+    _above(ax)
+    return ax
+
+
+def paired_differences(table, *, ax=None):
+    """Differences to the reference encoders with intervals, from `report.differences` of one cohort, split, metric."""
+    table = table.dropna(subset=["point"])
+    _one(table, ["cohort", "split", "metric"])
+    ax = _axes(ax, (16 + 4.6 * len(table)) * MM)
+    names = [f"{r.encoder} - {r.reference}, {100 * r.fraction:g} %" for r in table.itertuples()]
+    colours = _colours(list(dict.fromkeys(table["encoder"])))
+    for k, row in enumerate(table.itertuples()):
+        look = {"marker": "o", "markerfacecolor": colours[row.encoder] if row.p_holm < 0.05 else "white"}
+        _bars(ax, [k], [row.point], [row.low], [row.high], colours[row.encoder], **look)
+    ax.axvline(0, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
+    metric = NAMES.get(table["metric"].iloc[0], table["metric"].iloc[0])
+    ax.set_xlabel(f"Difference in macro {metric} ({INTERVAL}; filled: Holm p < 0.05)")
+    _rows(ax, names)
+    return ax
+
+
+def calibration(table, *, ax=None):
+    """Observed share of positives against predicted probability, with Wilson intervals, a line per model.
+
+    table: `report.calibration` of one cohort, split, label and fraction.
+    """
+    _one(table, ["cohort", "split", "label", "fraction"])
+    ax = _axes(ax, COLUMN)
+    ax.plot([0, 1], [0, 1], color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
+    models = _models(table)
+    for k, ((name, rows), colour) in enumerate(zip(models.items(), _colours(list(models)).values(), strict=True)):
+        rows = rows.sort_values("bin")
+        look = {"linestyle": "-", "linewidth": 0.9, "marker": MARKERS[k % len(MARKERS)], "label": name}
+        _bars(ax, rows["probability"], rows["frequency"], rows["low"], rows["high"], colour, along="y", **look)
+    which = "all labels" if table["label"].iloc[0] == "all" else table["label"].iloc[0]
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="Predicted probability")
+    ax.set_ylabel(f"Observed share of positives, {which} ({INTERVAL})")
+    ax.set_aspect("equal")
+    ax.grid()
+    _above(ax)
+    return ax
+
+
+def embedding_map(z, labels, *, coordinates=False, ax=None):
+    """Records on the first two principal components of their embeddings, coloured by label.
+
+    z: (record, dim), or (record, 2) with coordinates=True to draw given ones; labels: (record,) of names, "" is grey
+    and behind. The most frequent label is drawn first. Components are signed so that the largest loading is positive.
+    """
+    z, labels = np.asarray(z, dtype=np.float64), np.asarray(labels, dtype=object)
+    if z.ndim != 2 or len(z) != len(labels) or not np.isfinite(z).all() or (coordinates and z.shape[1] != 2):
+        raise EcgError(f"embeddings {z.shape} must be finite and fit {len(labels)} labels", field="z")
+    axis_names = ("Coordinate 1", "Coordinate 2")
+    if not coordinates:
+        z, shares = _components(z)
+        axis_names = [
+            f"Principal component {k + 1} ({100 * share:.0f} % of variance)" for k, share in enumerate(shares)
+        ]
+    names, counts = np.unique(labels[labels != ""].astype(str), return_counts=True)
+    names = list(names[np.argsort(-counts, kind="stable")])
+    ax = _axes(ax, 84 * MM)
+    for name, colour in [("", "#D4D7DB"), *_colours(names).items()]:
+        rows = np.flatnonzero(labels == name)
+        if rows.size:
+            words = f"{name or 'other'} ({rows.size:,})"
+            ax.scatter(*z[rows].T, s=5, color=colour, alpha=0.75, linewidths=0, label=words, rasterized=True)
+    ax.set(xlabel=axis_names[0], ylabel=axis_names[1], xticks=[], yticks=[])
+    handles, words = ax.get_legend_handles_labels()
+    dots = [Line2D([], [], marker="o", linestyle="none", markersize=4, color=h.get_facecolor()[0][:3]) for h in handles]
+    for dot, word in zip(dots, words, strict=True):
+        dot.set_label(word)
+    _above(ax, dots)
+    return ax
+
+
+def _components(z):
+    """Scores on the first two principal components (record, 2) and their shares of the variance."""
+    z = z - z.mean(axis=0)
+    left, scale, loadings = np.linalg.svd(z, full_matrices=False)
+    signs = np.sign(loadings[np.arange(2), np.abs(loadings[:2]).argmax(axis=1)])
+    return left[:, :2] * scale[:2] * signs, scale[:2] ** 2 / (scale**2).sum()

@@ -1,7 +1,7 @@
 """Turn recordings into the rows of a cohort: which records are refused, what is repaired and marked, and the rest.
 
-Refused (the record goes to rejected.csv): it cannot be read, a lead name is unknown, no wanted lead has a signal, a lead
-is partly missing beyond MAX_NAN_SHARE, the amplitude is implausible (a unit slip).
+Refused (the record goes to rejected.csv): it cannot be read, a lead name is unknown, no wanted lead has a signal, a
+lead is partly missing beyond MAX_NAN_SHARE, the amplitude is implausible (a unit slip).
 Kept and marked: a flat or missing lead is zeros with its bit cleared in `lead_mask`; a shorter gap is interpolated and
 sets the lead's bit in `gap_mask`; samples beyond +-32.767 mV are clipped and set the lead's bit in `clipped_mask`.
 """

@@ -19,7 +19,9 @@ SIZES = {
     "ecgfounder": FOUNDER,
     # the three networks of CLEF; its medium is the trunk of ECGFounder
     "clef_xs": dict(stem=16, widths=(16, 32, 32, 64, 64, 128), blocks=(1, 1, 2, 2, 2, 2), group_width=8, ratio=0.5),
-    "clef_small": dict(stem=32, widths=(32, 64, 64, 128, 128, 256), blocks=(1, 1, 2, 2, 2, 2), group_width=8, ratio=0.5),
+    "clef_small": dict(
+        stem=32, widths=(32, 64, 64, 128, 128, 256), blocks=(1, 1, 2, 2, 2, 2), group_width=8, ratio=0.5
+    ),
     "medium": FOUNDER,
     "large": dict(
         stem=128,
@@ -74,8 +76,9 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Net1D trunk: x (batch, n_leads, time), any number of samples -> z (batch, dim), the mean of its tokens over time."""
 
-    def __init__(self, n_leads=12, stem=16, widths=(16, 32, 64, 128), blocks=(1, 2, 2, 2), group_width=8, ratio=1.0,
-                 kernel=16):
+    def __init__(
+        self, n_leads=12, stem=16, widths=(16, 32, 64, 128), blocks=(1, 2, 2, 2), group_width=8, ratio=1.0, kernel=16
+    ):
         super().__init__()
         self.dim = widths[-1]
         self.stem = SameConv(n_leads, stem, kernel, 2)
@@ -83,9 +86,12 @@ class Encoder(nn.Module):
         width = stem
         for i, (out, n) in enumerate(zip(widths, blocks, strict=True)):
             first_of_stage = [(width, 2)] + [(out, 1)] * (n - 1)
-            self.stages.append(nn.ModuleList(
-                Block(w, out, s, kernel, group_width, ratio, first=i == j == 0) for j, (w, s) in enumerate(first_of_stage)
-            ))
+            self.stages.append(
+                nn.ModuleList(
+                    Block(w, out, s, kernel, group_width, ratio, first=i == j == 0)
+                    for j, (w, s) in enumerate(first_of_stage)
+                )
+            )
             width = out
         self._initialise(sum(blocks))
 

@@ -39,12 +39,25 @@ class Objective(nn.Module):
     the mean over processes equals the loss of the whole batch.
     """
 
-    def __init__(self, encoder, n_labels: int = 5, loss: str = "hill", gamma: float = 1.5, positive: str = "log",
-                 possible: str = "unknown", lead_views: bool = False, lead_dropout: float = 0.0, gain: float = 0.0,
-                 shift: bool = False):
+    def __init__(
+        self,
+        encoder,
+        n_labels: int = 5,
+        loss: str = "hill",
+        gamma: float = 1.5,
+        positive: str = "log",
+        possible: str = "unknown",
+        lead_views: bool = False,
+        lead_dropout: float = 0.0,
+        gain: float = 0.0,
+        shift: bool = False,
+    ):
         super().__init__()
-        for field, value, valid in (("loss", loss, ("hill", "bce")), ("positive", positive, ("log", "focal_margin")),
-                                    ("possible", possible, tuple(POSSIBLE_TARGETS))):
+        for field, value, valid in (
+            ("loss", loss, ("hill", "bce")),
+            ("positive", positive, ("log", "focal_margin")),
+            ("possible", possible, tuple(POSSIBLE_TARGETS)),
+        ):
             if value not in valid:
                 raise EcgError(f"{field}={value!r}", field=field, fix=f"use one of {', '.join(valid)}")
         self.encoder, self.head = encoder, nn.Linear(encoder.dim, n_labels)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import fixed, heart, render, rhythm
+from . import audit, fixed, heart, render, rhythm
 
 LABELS = tuple(r["label"] for r in fixed.rows("labels.csv") if r["label"] != "MI")
 TERRITORIES = tuple(r["label"] for r in fixed.rows("territories.csv"))
@@ -124,12 +124,69 @@ class Batch:
     labels: dict
     truth: dict
     beats: dict
+    dropped: dict  # label -> records that could not be made to show it
 
 
 def simulate(plan, fs, n_times):
-    """Simulate a batch (see `Plan`): redraw up to 8 times what fails its audit, then give the label up."""
-    d, sched, shape = attempt(plan, 0, n_times / fs)
-    x = clean(plan, sched, shape, d, fs, n_times)
-    b = beats(plan, sched, shape, fs, n_times)
-    truth = {"hr": np.floor(10 * rhythm.mean_rate(sched, n_times / fs) + 0.5) / 10}
-    return Batch(plan, x, {k: v.astype(np.int8) for k, v in plan.want.items()}, truth, b)
+    """Simulate a batch (see `Plan`): redraw up to 8 times what fails its audit, then give the failing labels up.
+
+    Clean leads are rendered at fs Hz with n_times samples; `labels` holds 0/1 of what is truly there.
+    """
+    n, left = len(plan), np.arange(len(plan))
+    out = Batch(plan, np.empty((n, 8, n_times)), {k: v.astype(np.int8) for k, v in plan.want.items()}, {}, {}, {})
+    pieces = []
+    for number in range(ATTEMPTS + 1):
+        part = plan.take(left)
+        d, sched, shape = attempt(part, number, n_times / fs)
+        numbers = audit.rhythm_numbers(sched, n_times / fs)
+        m = audit.measure(part, shape, numbers["hr"])
+        seen, failed = audit.check(part, m, numbers)
+        bad = np.any(list(failed.values()), axis=0)
+        done = np.flatnonzero(~bad | (number == ATTEMPTS))
+        _accept(out, part, left, done, (d, sched, shape), fs)
+        _note(out, left[done], {k: v[done] for k, v in failed.items()}, seen["LVH"][done])
+        pieces.append((left[done], truth(part, m, numbers, done)))
+        left = left[bad] if number < ATTEMPTS else left[:0]
+        if not len(left):
+            break
+    order = np.argsort(np.concatenate([p[0] for p in pieces]), kind="stable")
+    out.truth = {k: np.concatenate([p[1][k] for p in pieces])[order] for k in pieces[0][1]}
+    order = np.lexsort((out.beats["r"], out.beats["rec"]))
+    out.beats = {k: v[order] for k, v in out.beats.items()}
+    return out
+
+
+def _accept(out, part, left, done, drawn, fs):
+    """Render the accepted records of an attempt into `out`."""
+    if not len(done):
+        return
+    d, sched, shape = drawn
+    keep = np.isin(np.arange(len(part)), done)
+    sched.kind = np.where(keep[:, None], sched.kind, -1)
+    sched.extra_p = [e for e in sched.extra_p if keep[e[0]]]
+    n_times = out.clean.shape[2]
+    out.clean[left[done]] = clean(part, sched, shape, d, fs, n_times)[done]
+    found = beats(part, sched, shape, fs, n_times)
+    found["rec"] = left[found["rec"]]
+    out.beats = {k: np.concatenate([out.beats[k], v]) if out.beats else v for k, v in found.items()}
+
+
+def _note(out, rows, failed, voltage):
+    """Take labels away where the audit failed for good; high voltage without LVH is its own statement."""
+    for name, bad in failed.items():
+        out.labels[name][rows[bad]] = 0
+        out.dropped[name] = out.dropped.get(name, 0) + int(bad.sum())
+    silent = np.any([out.plan.want[k][rows] for k in ("CLBBB", "WPW", "PACE", "LVH", "CRBBB", "RVH")], axis=0)
+    out.labels["VCLVH"][rows[voltage & ~silent]] = 1
+
+
+def truth(part, m, n, rows):
+    """Per-record truth: rate per minute, intervals in ms, axes in degrees; -1 for PR and -999 for the P axis without P."""
+    table = {k: m[k] for k in ("pr", "qrs", "qt", "p_ms")} | {"qtcf": part.qtcf}
+    table |= {k: n[k] for k in ("hr", "rr_sd", "rr_cv")}
+    table = {k: fixed.to_grid(v, 1000 if k == "rr_cv" else 10) / (1000 if k == "rr_cv" else 10) for k, v in table.items()}
+    table |= {"axis_qrs": m["axis"], "axis_t": m["axis_t"], "axis_p": np.where(m["pr"] > 0, m["axis_p"], -999)}
+    table |= {"n_beats": n["beats"], "n_pvc": n["pvc"] + n["pvc2"], "n_pac": n["pac"]}
+    st = fixed.to_grid(m["j60"], 1)
+    table |= {f"j60_{name}": st[:, i] for i, name in enumerate(audit.LEADS)}
+    return {k: v[rows] for k, v in table.items()}

@@ -135,6 +135,7 @@ class Morphology:
     def __init__(self, want, who, patient, record, attempt, territory):
         self.want, self.who, self.patient, self.d, self.attempt = want, who, patient, record, attempt
         self.code, self.territory = qrs_code(want), territory
+        self.no_p = np.any([want[k] for k in ("AFIB", "AFLT", "SVTAC", "3AVB")], axis=0)
         self._sizes()
         self._matrices()
         self._qrs()

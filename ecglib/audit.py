@@ -1,0 +1,125 @@
+"""What one wants to know of packed cohorts before any model: who was recorded, what is missing, what leaks, what differs."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+from scipy import signal as sps
+
+from ecglib import labels
+from ecglib.windows import unpack_bits
+
+
+def who(cohorts: dict) -> pd.DataFrame:
+    """One column per cohort: counts, rate, length, age (median and quartiles), share of men, refused records.
+
+    `cohorts`: name -> open Cohort. Shares are of the records in which the value is known.
+    """
+    return pd.DataFrame({name: _who(cohort) for name, cohort in cohorts.items()}).rename_axis("fact")
+
+
+def _who(cohort) -> dict:
+    table = cohort.records.drop_duplicates("record_id")
+    quartiles = table.age.quantile([0.5, 0.25, 0.75]).to_list() if table.age.notna().any() else None
+    male = (table.sex == "male")[table.sex.isin(["male", "female"])]
+    return {
+        "records": len(table),
+        "refused at packing": len(cohort.rejected),
+        "windows": len(cohort),
+        "patients": table.patient_id.nunique(),
+        "records per patient, most": int(table.patient_id.value_counts().max()),
+        "leads": ", ".join(cohort.leads) if len(cohort.leads) < 12 else "all 12",
+        "recorded at (Hz)": ", ".join(f"{f:g}" for f in sorted(table.fs_recorded.unique())),
+        "age, median (quartiles)": "not known" if quartiles is None else "{:.0f} ({:.0f} to {:.0f})".format(*quartiles),
+        "men": "not known" if male.empty else f"{male.mean():.0%}",
+        "with a report": int((table.report.fillna("") != "").sum()),
+    }
+
+
+def missing(cohorts: dict, columns) -> pd.DataFrame:
+    """Share of records without a value, by column of the metadata (rows) and cohort; 1 where the column is not there."""
+    tables = {name: c.records.drop_duplicates("record_id") for name, c in cohorts.items()}
+    return pd.DataFrame(
+        {n: {c: t[c].replace("", np.nan).isna().mean() if c in t else 1.0 for c in columns} for n, t in tables.items()}
+    )
+
+
+def defects(cohorts: dict) -> pd.DataFrame:
+    """Windows that were kept and marked, by cohort: flat or missing leads, interpolated gaps, clipped samples, padding."""
+    rows = {}
+    for name, cohort in cohorts.items():
+        table, n_leads = cohort.records, len(cohort.leads)
+        rows[name] = {
+            "windows": len(table),
+            "a flat or missing lead": int((~unpack_bits(table.lead_mask, n_leads)).any(1).sum()),
+            "a short gap, interpolated": int((table.gap_mask > 0).sum()),
+            "clipped": int((table.clipped_mask > 0).sum()),
+            "shorter than the window": int((table.n_valid < cohort.signals.shape[2]).sum()),
+            "no R peak found": int((~table.row.isin(cohort.beats.row)).sum()),
+        }
+    return pd.DataFrame(rows)
+
+
+def leaks(cohorts: dict, development: str) -> pd.DataFrame:
+    """Leak scan: a row per question, with how many were found and among how many.
+
+    Patients of the `development` cohort in more than one split; identical tracings (hash of the stored samples of a
+    window) in different splits of it or in another cohort.
+    """
+    home = cohorts[development]
+    table = home.records
+    splits = table.groupby("patient_id")["split"].nunique()
+    rows = [[f"patients of {development} in two splits", int((splits > 1).sum()), len(splits)]]
+    prints = {name: _prints(c) for name, c in cohorts.items()}
+    own = pd.DataFrame({"print": prints[development], "split": table.split.to_numpy()})
+    crossing = own.groupby("print")["split"].nunique()
+    rows.append([f"identical tracings in two splits of {development}", int((crossing > 1).sum()), len(own)])
+    for name in cohorts:
+        if name != development:
+            shared = set(prints[name]) & set(prints[development])
+            rows.append([f"tracings of {name} that are also in {development}", len(shared), len(prints[name])])
+    return pd.DataFrame(rows, columns=["question", "found", "among"])
+
+
+def _prints(cohort) -> list[str]:
+    return [hashlib.sha256(np.ascontiguousarray(cohort.signals[i])).hexdigest() for i in range(len(cohort))]
+
+
+def spectra(cohorts: dict, lead: str = "I", most: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Power spectral density of one lead by cohort: median and quartiles over at most `most` drawn windows.
+
+    Columns cohort, hz, db, low, high (dB re 1 mV^2/Hz; Welch, 4 s windows). Windows without the lead are left out.
+    """
+    frames = []
+    for name, cohort in cohorts.items():
+        rows = np.flatnonzero(cohort.lead_mask(np.arange(len(cohort)), [lead])[:, 0])
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+        hz, power = sps.welch(cohort.batch(rows, [lead])[:, 0], cohort.fs, nperseg=round(4 * cohort.fs))
+        db = 10 * np.log10(np.quantile(power, [0.5, 0.25, 0.75], axis=0) + 1e-12)
+        frames.append(pd.DataFrame({"cohort": name, "hz": hz, "db": db[0], "low": db[1], "high": db[2]}).iloc[1:])
+    return pd.concat(frames, ignore_index=True)
+
+
+def statements(cohorts: dict, min_positives: int = 0) -> pd.DataFrame:
+    """How often each statement is present: cohort, label, positives, known, prevalence; unknown is not counted as absent."""
+    rows = []
+    for name, cohort in cohorts.items():
+        for label in cohort.labels:
+            state = cohort.labels[label].to_numpy()
+            n, known = int((state == labels.PRESENT).sum()), int((state != labels.UNKNOWN).sum())
+            if known and n >= min_positives:
+                rows.append([name, label, n, known, n / known])
+    return pd.DataFrame(rows, columns=["cohort", "label", "positives", "known", "prevalence"])
+
+
+def examples(cohort, wanted, seed: int = 0) -> dict[str, int]:
+    """One row per wanted label that is present, with all leads recorded and outside the closed splits: label -> row."""
+    open_rows = np.flatnonzero(~cohort.records.split.isin(["test", "external"]))
+    whole = open_rows[cohort.lead_mask(open_rows).all(1)]
+    rng, found = np.random.default_rng(seed), {}
+    for label in wanted:
+        if label in cohort.labels:
+            rows = whole[cohort.states([label], whole)[:, 0] == labels.PRESENT]
+            if len(rows):
+                found[label] = int(rng.choice(rows))
+    return found
