@@ -6,7 +6,7 @@ IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 .PHONY: help repro test lab data real bench lint lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s:
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
 
 repro: .venv/.ready data  ## the whole study: data, every stage of dvc.yaml, report
 	@$(IN_VENV) dvc repro
@@ -50,15 +50,15 @@ clean:  ## what exploring and interrupted runs left (data/, results and DVC's ca
 .venv/.ready: requirements.lock pyproject.toml
 	@if [ -e .venv/.installing ] || ! $(PYTHON) -m pip --version >/dev/null 2>&1; then rm -rf .venv; fi
 	@if [ ! -d .venv ]; then \
-	  for python in python3 python3.13 python3.12 python3.11; do \
-	    if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	  for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	      found=$$python; break; fi; done; \
 	  if [ -z "$$found" ]; then \
-	    echo "No Python 3.11, 3.12 or 3.13 with venv here (on Debian: apt install python3-venv)." >&2; exit 1; fi; \
+	    echo "No Python >= 3.11 with venv here (on Debian: apt install python3-venv)." >&2; exit 1; fi; \
 	  echo "Installing into .venv with $$($$found --version); this takes some minutes once."; \
 	  mkdir .venv && touch .venv/.installing && $$found -m venv .venv; fi
 	@touch .venv/.installing
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PYTHON) -m pip install --disable-pip-version-check -r requirements.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm .venv/.installing
 	@touch $@

@@ -51,6 +51,7 @@ def run():
             "theirs": theirs_s,
             "ratio": theirs_s / ours_s,
             "unit": "s",
+            "target": 20,
             "note": note,
         }
     ]

@@ -1,9 +1,9 @@
 """Classifiers on feature vectors: a grid of logistic probes solved together, and boosted trees.
 
-Logistic regression: every problem minimises |w|^2 / 2 + C sum_i s_i log-loss_i over the records whose label is known, the intercept free, as
-scikit-learn's LogisticRegression does. All problems that share features are one L-BFGS run, in which every product with
-the features is one matrix product; rotating to the singular vectors and scaling each direction by its curvature makes
-the problems well conditioned, so that few iterations suffice.
+Logistic regression: every problem minimises |w|^2 / 2 + C sum_i s_i log-loss_i over the records whose label is known,
+the intercept free, as scikit-learn's LogisticRegression does. All problems that share features are one L-BFGS run, in
+which every product with the features is one matrix product; rotating to the singular vectors and scaling each direction
+by its curvature makes the problems well conditioned, so that few iterations suffice.
 """
 
 from itertools import islice, product
@@ -99,7 +99,7 @@ def bce(y: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 class Probe(NamedTuple):
-    """A chosen linear probe: `model(z)` gives probabilities; `cell` (standardise, C, class weight); `losses` of all 16."""
+    """The chosen probe: `model(z)` gives probabilities; `cell`: standardise, C, class weight; `losses` of all cells."""
 
     model: Linear
     cell: tuple
@@ -109,8 +109,8 @@ class Probe(NamedTuple):
 def linear(z, y, z_val, y_val) -> Probe:
     """Grid of 16 logistic probes on frozen features, chosen by the mean validation BCE over labels.
 
-    z, z_val: float (row, dim); y, y_val: (row, label), 1 or 0, anything else unknown and left out. A label with one class in the
-    training rows gets the constant (positives + 1) / (records + 2) in every cell.
+    z, z_val: float (row, dim); y, y_val: (row, label), 1 or 0, anything else unknown and left out. A label with one
+    class in the training rows gets the constant (positives + 1) / (records + 2) in every cell.
     """
     z, z_val = np.asarray(z, float), np.asarray(z_val, float)
     y, y_val = np.asarray(y), np.asarray(y_val)

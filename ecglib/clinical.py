@@ -63,13 +63,13 @@ def _baselines(x, mask, leads, rows):
         pieces = [x[leads.index(name), start:stop] for name, start, stop in row if mask[leads.index(name)]]
         waves = np.concatenate([*pieces, [0.0]])
         waves = np.clip(waves[np.isfinite(waves)] * GAIN, -40, 40)  # an artefact may leave the sheet
-        above.append(max(waves.max() + 2, 12.5))
+        above.append(max(waves.max() + 5, 12.5))  # room for the names of the leads
         below.append(max(-waves.min() + 1, 5))
     steps = [below[k] + above[k + 1] for k in range(len(rows) - 1)]
     steps = [max(np.ceil(step / 5) * 5, 20) for step in steps]
     bottom = np.ceil(below[-1] / 5) * 5 + 5
     heights = bottom + np.concatenate([np.cumsum(steps[::-1])[::-1], [0]])
-    return heights, heights[0] + np.ceil(above[0] / 5) * 5 + 5
+    return heights, heights[0] + np.ceil(above[0] / 5) * 5
 
 
 def _sheet(width, height):
@@ -101,8 +101,11 @@ def _strip(ax, wave, fs, start, stop, base, name):
     left, right = (PULSE + sample / fs * SPEED for sample in (start, stop))
     if start:  # where one lead ends and the next begins
         ax.plot([left, left], [base - 2, base + 2], color=INK, linewidth=0.6)
-    halo = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
-    ax.text(left + 1.2, base + 8.2, name, fontsize=7.5, fontweight="bold", color=INK, va="bottom", bbox=halo, zorder=4)
+    near = (
+        np.zeros(1) if wave is None else np.nan_to_num(wave[: int(12 / SPEED * fs)])
+    )  # the name stands clear of the first beat
+    high = np.clip(near.max(initial=0) * GAIN + 1.2, 8, 41)
+    ax.text(left + 1.2, base + high, name, fontsize=7.5, fontweight="bold", color=INK, va="bottom", zorder=4)
     if wave is None:
         ax.plot([left, right], [base, base], color=SOFT, linewidth=0.8, linestyle=(0, (2, 3)))
         ax.text((left + right) / 2, base + 1.2, "not recorded", fontsize=7, color=SOFT, ha="center", va="bottom")

@@ -11,6 +11,7 @@
 The bytes depend on the recordings and the package versions only: not on the time, the machine's paths, or the workers.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Cohort:
         return len(self.records)
 
     def __repr__(self) -> str:
-        return f"Cohort({self.name}: {len(self)} rows, {len(self.labels)} records, {len(self.leads)} leads, {self.fs} Hz)"
+        n_rows, n_records = len(self), len(self.labels)
+        return f"Cohort({self.name}: {n_rows} rows, {n_records} records, {len(self.leads)} leads, {self.fs} Hz)"
 
     def rows(self, split) -> np.ndarray:
         """Return the rows of a split (or of several): int array. "test" and "external" are refused: see `test_rows`."""
@@ -149,5 +151,9 @@ def pack(name: str, dataset, root, out, **settings) -> Cohort:
     record ids, a patient in two splits, an empty cohort, a label that no record has; and when every record is refused.
     A failed or killed pack leaves the last good cohort in place; the next one clears what it left and starts over.
     """
+    valid = [p.name for p in inspect.signature(packing.pack).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    wrong = [key for key in settings if key not in valid]
+    if wrong:
+        raise EcgError(f"unknown setting {wrong[0]!r}", field="pack", fix=f"use some of {', '.join(valid)}")
     packing.pack(name, dataset, root, out, **settings)
     return open(out)

@@ -49,8 +49,8 @@ def style():
     )
 
 
-def save(figure, out_dir, name):
-    """Write figure (or the figure of an Axes) as PNG (300 dpi) and PDF and return both paths.
+def save(figure, out_dir, name, dpi=300):
+    """Write figure (or the figure of an Axes) as PNG and PDF and return both paths.
 
     Same drawing, same bytes: no date, no program name. A file appears whole or not at all.
     """
@@ -60,7 +60,7 @@ def save(figure, out_dir, name):
     paths, silent = [], {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for kind, metadata in silent.items():
         drawn = io.BytesIO()
-        figure.savefig(drawn, format=kind, dpi=300, metadata=metadata)
+        figure.savefig(drawn, format=kind, dpi=dpi, metadata=metadata)
         paths.append(out_dir / f"{name}.{kind}")
         unfinished = paths[-1].with_suffix(".part")
         unfinished.write_bytes(drawn.getvalue())

@@ -78,6 +78,8 @@ def _plan(fs, seconds, leads, windows: str) -> rules.Plan:
         raise EcgError(f"unknown windows {windows!r}", field="windows", fix=f"use one of {', '.join(WINDOWS)}")
     if not (fs > 0 and seconds > 0 and round(fs * seconds) > 0):
         raise EcgError(f"no window of {seconds} s at {fs} Hz", field="seconds")
+    if fs < rules.MIN_FS:
+        raise EcgError(f"{fs} Hz is too slow to find R peaks", field="fs", fix=f"take at least {rules.MIN_FS} Hz")
     leads = tuple(canonical(n) for n in ([leads] if isinstance(leads, str) else leads))
     if len(set(leads)) < len(leads):
         raise EcgError(f"a lead is named twice: {', '.join(leads)}", field="leads")

@@ -154,7 +154,7 @@ def stages(parse, root: Path = ROOT) -> dict[str, list[str]]:
         matrix = raw[name].get("matrix", {})
         words = shlex.split(command)
         files = {_template(file, matrix) for file in needs(parse(words[words.index("ecglib") + 1 :]))}
-        listed[name] = sorted(set(listed.get(name, [])) | files)
+        listed[name] = sorted(set(listed.get(name, [])) | files, key=lambda file: (file.startswith("ecglib"), file))
     return listed
 
 

@@ -62,7 +62,8 @@ def _models(table):
     twice = pairs["encoder"].duplicated(keep=False)
     names = [f"{e}, {m}" if both else e for e, m, both in zip(pairs["encoder"], pairs["mode"], twice, strict=True)]
     keys = zip(pairs["encoder"], pairs["mode"], strict=True)
-    order = sorted(zip(names, keys, strict=True), key=lambda one: (one[1][0] not in BASELINES, one[0]))
+    known = list(BASELINES)
+    order = sorted(zip(names, keys, strict=True), key=lambda one: ((*known, one[1][0]).index(one[1][0]), one[0]))
     return {name: table[(table["encoder"] == key[0]) & (table["mode"] == key[1])] for name, key in order}
 
 
@@ -92,11 +93,14 @@ def _rows(ax, names):
     ax.grid(axis="y", color=FAINT, linewidth=0.4)
 
 
-def _above(ax, handles=None, columns=3):
-    """Legend above the axes, where it can cover nothing."""
+def _above(ax, handles=None):
+    """Legend above the axes, where it can cover nothing, in as many columns as the names leave room for."""
     handles = handles or ax.get_legend_handles_labels()[0]
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.3}
-    ax.legend(handles=handles, ncols=min(columns, len(handles)), handletextpad=0.4, columnspacing=1.2, **place)
+    wide = 9 + 1.35 * max(len(handle.get_label()) for handle in handles)  # mm of a symbol and its words
+    room = max(1, int(ax.get_position().width * ax.figure.get_figwidth() / MM / wide))
+    lines = -(-len(handles) // room)
+    look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.3, "handletextpad": 0.5}
+    ax.legend(handles=handles, ncols=-(-len(handles) // lines), columnspacing=1.4, handlelength=1.6, **look)
 
 
 def prevalence(states, labels=None, *, ax=None):
@@ -117,7 +121,7 @@ def prevalence(states, labels=None, *, ax=None):
         rows = np.flatnonzero(known[name])
         share = (hits[name] / known[name]).to_numpy()[rows]
         low, high = metrics.wilson(hits[name].to_numpy()[rows], known[name].to_numpy()[rows])
-        look = {"marker": MARKERS[k], "markersize": 2.4, "label": f"{name} ({len(states[name]):,} records)"}
+        look = {"marker": MARKERS[k], "markersize": 2.4, "label": f"{name} ({len(states[name]):,})"}
         _bars(ax, rows + offsets[k], 100 * share, 100 * low, 100 * high, PALETTE[k], **look)
         top = max(top, 100 * high.max(initial=0))
     ax.set_xscale("function", functions=(lambda v: np.sqrt(np.maximum(v, 0)), np.square))
@@ -129,7 +133,7 @@ def prevalence(states, labels=None, *, ax=None):
 
 
 def training_curves(histories, y="loss", *, x="step", ylabel="", ax=None):
-    """A logged quantity against the training step: running median with its 10-90 % band, or points where it is sparse.
+    """A logged quantity against the training step: running mean with the 10-90 % band, or points where it is sparse.
 
     histories: {name: DataFrame with columns x and y}; rows without y are left out. The band is the spread between
     batches within a window of a fortieth of the run, not an interval of the mean.
@@ -144,7 +148,7 @@ def training_curves(histories, y="loss", *, x="step", ylabel="", ax=None):
         window = rows[y].rolling(max(len(rows) // 40, 1), center=True, min_periods=1)
         if dense:
             ax.fill_between(rows[x], window.quantile(0.1), window.quantile(0.9), color=colour, alpha=0.18, linewidth=0)
-        ax.plot(rows[x], window.median(), color=colour, label=name, marker=None if dense else "o", markersize=2.5)
+        ax.plot(rows[x], window.mean(), color=colour, label=name, marker=None if dense else "o", markersize=2.5)
     ax.set(xlabel="Optimiser step" if x == "step" else x, ylabel=ylabel or y.replace("_", " ").capitalize())
     ax.margins(x=0.01)
     ax.grid(axis="y")
@@ -192,13 +196,16 @@ def forest(table, metric="auroc", *, ax=None):
     at, name = np.arange(len(table)), table["cohort"].iloc[0]
     for side, offset, colour, marker, words in (
         ("internal", -0.17, PALETTE[0], "o", "internal test"),
-        ("external", 0.17, PALETTE[1], "D", f"external, hospital {name}"),
+        ("external", 0.17, PALETTE[1], "D", f"external ({name})"),
     ):
         ends = [table[side + end] for end in ("", "_low", "_high")]
         fill = colour if side == "internal" else "white"
         _bars(ax, at + offset, *ends, colour, marker=marker, markerfacecolor=fill, label=words)
     counts = zip(table["label"], table["n_positives_internal"], table["n_positives_external"], strict=True)
-    _rows(ax, [f"{label}  ({inside:,} | {outside:,})" for label, inside, outside in counts])
+    names = [f"{label}  ({inside:,} | {outside:,})" for label, inside, outside in counts]
+    if macro.any():
+        names[-1] = f"mean of {len(table) - 1}"
+    _rows(ax, names)
     if macro.any():
         ax.axhline(len(table) - 1.5, color=INK, linewidth=0.6)
         ax.get_yticklabels()[-1].set_fontweight("bold")
@@ -206,8 +213,7 @@ def forest(table, metric="auroc", *, ax=None):
         lowest = min(table["internal_low"].min(), table["external_low"].min())
         ax.set_xlim(max(0, min(0.5, lowest) - 0.01), 1.005)
         ax.axvline(0.5, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
-    ax.set_xlabel(f"{NAMES.get(metric, metric.capitalize())} ({INTERVAL})")
-    ax.set_title("Label (positives inside | outside)", fontsize=7, color=SOFT, x=0, ha="right", pad=4)
+    ax.set_xlabel(f"{NAMES.get(metric, metric.capitalize())} ({INTERVAL})\nin brackets: positives internal | external")
     _above(ax)
     return ax
 
@@ -217,14 +223,14 @@ def paired_differences(table, *, ax=None):
     table = table.dropna(subset=["point"])
     _one(table, ["cohort", "split", "metric"])
     ax = _axes(ax, (16 + 4.6 * len(table)) * MM)
-    names = [f"{r.encoder} - {r.reference}, {100 * r.fraction:g} %" for r in table.itertuples()]
+    names = [f"{r.encoder} \N{MINUS SIGN} {r.reference}, {100 * r.fraction:g} %" for r in table.itertuples()]
     colours = _colours(list(dict.fromkeys(table["encoder"])))
     for k, row in enumerate(table.itertuples()):
         look = {"marker": "o", "markerfacecolor": colours[row.encoder] if row.p_holm < 0.05 else "white"}
         _bars(ax, [k], [row.point], [row.low], [row.high], colours[row.encoder], **look)
     ax.axvline(0, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     metric = NAMES.get(table["metric"].iloc[0], table["metric"].iloc[0])
-    ax.set_xlabel(f"Difference in macro {metric} ({INTERVAL}; filled: Holm p < 0.05)")
+    ax.set_xlabel(f"Difference in macro {metric}\n({INTERVAL}; filled: Holm p < 0.05)")
     _rows(ax, names)
     return ax
 

@@ -149,8 +149,9 @@ class Profile:
 
         NaN counts as 0; a longer signal is cut to its first `seconds`; a shorter one is normalised, then zero-padded.
         """
-        x = np.nan_to_num(np.asarray(x, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        x = x[..., : ceil(self.seconds * fs)]
+        x = np.asarray(x, np.float32)[..., : ceil(self.seconds * fs)]
+        if not np.isfinite(x.sum()):
+            x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
         n_times = round(self.seconds * self.fs)
         if self.linear and fs != self.fs:
             x, fs = _linear(x, fs, self.fs), self.fs

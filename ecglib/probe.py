@@ -119,7 +119,7 @@ def _per_record(ids: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
 
 
 def predictions(cohort, rows, p, labels, *, encoder: str, mode: str, fraction: float, seed: int) -> pd.DataFrame:
-    """Long table with `COLUMNS`, one row per record and label. p: (row, label) probabilities of `rows` of the cohort."""
+    """Long table with `COLUMNS`, one row per record and label. p: (row, label) probabilities of the cohort's `rows`."""
     records = cohort.records.iloc[rows]
     ids = records["record_id"].astype(str).to_numpy()
     states, p = _per_record(ids, truth(cohort, rows, labels).astype(float), np.asarray(p, float))

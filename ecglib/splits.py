@@ -44,7 +44,7 @@ def check(records: pd.DataFrame) -> None:
 def assign(records: pd.DataFrame, fractions: dict[str, float], seed: int = 0, labels=None) -> pd.Series:
     """Return a split name for every record (same index as `records`), all records of a patient together.
 
-    `fractions`: split name -> share of the records, summing to 1. `labels`: optional states, one row per record in the
+    `fractions`: split name -> share of the patients, summing to 1. `labels`: optional states, one row per record in the
     same order; patients are then spread evenly by their rarest present label. Raises EcgError for shares that do not
     sum to 1 or names that are no split.
     """
@@ -59,7 +59,7 @@ def assign(records: pd.DataFrame, fractions: dict[str, float], seed: int = 0, la
 
 
 def subsets(labels: pd.DataFrame, patients, fraction: float, n: int, seed: int = 0) -> list[np.ndarray]:
-    """Return `n` subsets of about `fraction` of the records, whole patients, spread evenly by their rarest label.
+    """Return `n` subsets of about `fraction` of the patients, all their records, spread evenly by their rarest label.
 
     `labels`: states, one row per record; `patients`: one id per row. Each subset is a sorted array of row positions.
     With fraction 1 there is only one subset, so the list has one entry. Raises EcgError for a fraction outside (0, 1]
@@ -90,8 +90,8 @@ def _rarest(labels: pd.DataFrame) -> np.ndarray:
 
 
 def _deal(patients: np.ndarray, fractions: dict, salt: str, labels) -> dict[str, str]:
-    """Walk the patients by stratum, then by hash, and give each to the part that lags most behind its share."""
-    unique, inverse, sizes = np.unique(patients, return_inverse=True, return_counts=True)
+    """Walk the patients by stratum, then by hash, and deal them out in the shares asked for."""
+    unique, inverse = np.unique(patients, return_inverse=True)
     stratum = np.zeros(len(unique), int)
     if labels is not None:
         if len(labels) != len(patients):
@@ -99,18 +99,12 @@ def _deal(patients: np.ndarray, fractions: dict, salt: str, labels) -> dict[str,
         stratum += labels.shape[1]
         np.minimum.at(stratum, inverse, _rarest(labels))
     order = np.lexsort(([_uniform(f"{salt}:{p}") for p in unique], stratum))
+    # Kronecker sequence from a start drawn from the seed: every patient has the same chance of every part, and each run
+    # of patients, so each stratum, is divided almost exactly by the shares (Kuipers and Niederreiter 1974, chapter 2).
+    at = (_uniform(salt) + np.arange(len(unique)) * (5**0.5 - 1) / 2) % 1
     names = list(fractions)
-    share = np.array([fractions[n] for n in names])
-    # A start drawn from the seed: without it a small share would never reach into the first, rarest stratum.
-    given = np.array([_uniform(f"{salt}/{n}") for n in names])
-    given -= given.mean()
-    total, result = 0, {}
-    for i in order:
-        total += sizes[i]
-        part = int(np.argmax(share * total - given))
-        given[part] += sizes[i]
-        result[str(unique[i])] = names[part]
-    return result
+    part = np.searchsorted(np.cumsum([fractions[n] for n in names])[:-1], at, side="right")
+    return {str(unique[i]): names[k] for i, k in zip(order, part, strict=True)}
 
 
 def _uniform(text: str) -> float:

@@ -20,76 +20,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ecglib import checkpoint, encoders, preprocess
-from ecglib.objectives import Batch
+from ecglib import checkpoint, encoders
+from ecglib.batches import CohortData as CohortData
+from ecglib.batches import JointData as JointData
+from ecglib.batches import positions, to_device
 from ecglib.signals import EcgError
 
-CACHE_BYTES = 2**31  # a profiled data set up to this size is kept in memory
 CHECKPOINT = "checkpoint.safetensors"
-
-
-class CohortData:
-    """Rows of a packed cohort as training batches.
-
-    rows: row numbers of the cohort; leads: names, in the encoder's order (default: all of the cohort); profile: a
-    `preprocess.Profile` or its name, None = raw mV; labels: label columns to deliver; meta: numeric columns of the
-    records to deliver, "sex" included. Whatever fits into memory is profiled once, larger sets batch by batch.
-    """
-
-    def __init__(self, cohort, rows, leads=None, profile="study", labels=None, meta=()):
-        self.cohort, self.rows, self.leads = cohort, np.asarray(rows), None if leads is None else tuple(leads)
-        self.profile = preprocess.profile(profile) if isinstance(profile, str) else profile
-        self.labels, self.meta = None if labels is None else list(labels), tuple(meta)
-        if not len(self.rows):
-            raise EcgError("no rows to train on", file=cohort.name, field="rows", fix="check split and label fraction")
-        table = cohort.records.iloc[self.rows]
-        self.record_ids = table["record_id"].astype(str).to_numpy()
-        self._patients = torch.from_numpy(pd.factorize(table["patient_id"])[0].astype(np.int64))
-        self._text = table["report"].fillna("").astype(str).tolist() if "report" in table else [""] * len(table)
-        self._meta = {name: torch.from_numpy(_numeric(table[name], name)) for name in self.meta}
-        self._mask = torch.from_numpy(np.asarray(cohort.lead_mask(self.rows, self.leads), bool))
-        self._states = None
-        if self.labels is not None:
-            self._states = torch.from_numpy(np.asarray(cohort.states(self.labels, self.rows), np.int8))
-        self._x = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def signals(self, index: np.ndarray) -> torch.Tensor:
-        """Profiled signals of positions `index` (not cohort rows): float32 (n, lead, time); missing leads are zeros."""
-        if self._x is None:
-            probe = self._read(np.arange(1))
-            if probe.nbytes * len(self) <= CACHE_BYTES:
-                chunks = np.array_split(np.arange(len(self)), math.ceil(len(self) / 256))
-                self._x = torch.cat([self._read(chunk) for chunk in chunks])
-        return self._read(index) if self._x is None else self._x[torch.from_numpy(np.asarray(index))]
-
-    def _read(self, index: np.ndarray) -> torch.Tensor:
-        x = self.cohort.batch(self.rows[index], self.leads)
-        if self.profile is not None:
-            x = self.profile.apply(x, self.cohort.fs)
-        return torch.from_numpy(np.ascontiguousarray(x, np.float32)) * self._mask[index].unsqueeze(-1)
-
-    def batch(self, index: np.ndarray) -> Batch:
-        """Batch of positions `index` (0 .. len - 1)."""
-        states = None if self._states is None else self._states[index]
-        meta = {name: values[index] for name, values in self._meta.items()}
-        text = [self._text[i] for i in index]
-        return Batch(self.signals(index), self._mask[index], self._patients[index], meta, text, states)
-
-
-def _numeric(column: pd.Series, name: str) -> np.ndarray:
-    if name == "sex":
-        column = column.map({"female": 0.0, "male": 1.0})
-    return pd.to_numeric(column).to_numpy(np.float32)
-
-
-def positions(n: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Positions of step `step`: epochs are permutations of range(n), an incomplete last batch is left out."""
-    batch_size = min(batch_size, n)
-    epoch, k = divmod(step, n // batch_size)
-    return np.random.default_rng([seed, epoch]).permutation(n)[k * batch_size : (k + 1) * batch_size]
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: int) -> float:
@@ -106,17 +43,11 @@ def mean_loss(data, batch_size: int = 256):
         total = 0.0
         device = next(objective.parameters()).device
         for index in np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size)):
-            batch = _to(data.batch(index), device)
+            batch = to_device(data.batch(index), device)
             total += float(objective(batch)[0]) * len(index)
         return {"val_loss": total / len(data), "val_score": -total / len(data)}
 
     return validate
-
-
-def _to(batch: Batch, device) -> Batch:
-    meta = {name: values.to(device) for name, values in batch.meta.items()}
-    moved = {k: v.to(device) for k, v in batch._asdict().items() if isinstance(v, torch.Tensor)}
-    return batch._replace(meta=meta, **moved)
 
 
 def fit(
@@ -144,9 +75,9 @@ def fit(
     """Train `objective` on `data` (a CohortData or anything with its `batch`, `record_ids` and length) by AdamW.
 
     batch_size is global: it is divided over the processes. warmup counts steps. val: data to compute the mean loss on,
-    or a function objective -> metrics with "val_score" (higher is better), called every `val_every` steps and at the end;
-    select="best" keeps the weights of the best val_score. precision "auto": bf16-mixed on a GPU, else float32. devices
-    and strategy are Fabric's. progress: function called with each history row.
+    or a function objective -> metrics with "val_score" (higher is better), called every `val_every` steps and at the
+    end; select="best" keeps the weights of the best val_score. precision "auto": bf16-mixed on a GPU, else float32.
+    devices and strategy are Fabric's. progress: function called with each history row.
     out_dir gets encoder.safetensors, encoder.json and history.csv (no wall times in them); checkpoints lie in
     checkpoint_dir (default: out_dir) until the end. A rerun with the same arguments continues from the last one.
     Returns the history (step, loss, logs, lr, val metrics); the trained weights are in `objective`.

@@ -83,7 +83,7 @@ def _trials(place, model, metric, cuts):
 
 def _compare(home, away):
     """Rows (label, threshold, ENDS, counts) of the shared labels, after the macro over those with a value on both."""
-    shared = [name for name in home if name in away]
+    shared = [name for name in home if name in away and home[name][3] and away[name][3]]  # known on both sides
     if not shared:
         raise EcgError("the two hospitals share no label", field="label", fix="match them by the common vocabulary")
     rows = [

@@ -20,6 +20,7 @@ MIN_PEAK_MV = 0.02  # robust peak of the strongest lead; below: volt read as mil
 PEAK_PERCENTILE = 99  # of |sample - median| in a lead: its robust peak
 COUNTS_PER_MV = 1000  # one stored count is one microvolt
 MARGIN_S = 1.0  # read beyond a first window, so that resampling has no edge at its end
+MIN_FS = 60  # Hz; the R-peak detector filters up to 25 Hz
 _LARGEST = np.iinfo(np.int16).max
 
 
@@ -97,8 +98,10 @@ def _check_gaps(recording: Recording) -> None:
 
 def _check_amplitude(recording: Recording) -> None:
     live = recording.signal[recording.lead_mask]
-    deviation = np.abs(live - np.nanmedian(live, axis=1, keepdims=True))
-    peaks = np.nanpercentile(deviation, PEAK_PERCENTILE, axis=1)
+    complete = np.isfinite(live).all()  # the functions that skip NaN are several times slower
+    median, percentile = (np.median, np.percentile) if complete else (np.nanmedian, np.nanpercentile)
+    deviation = np.abs(live - median(live, axis=1, keepdims=True))
+    peaks = percentile(deviation, PEAK_PERCENTILE, axis=1)
     if np.median(peaks) > MAX_PEAK_MV:
         raise EcgError(f"implausible amplitude: {np.median(peaks):.3g} mV", field="amplitude", fix="check the gain")
     if peaks.max() < MIN_PEAK_MV:
@@ -178,6 +181,6 @@ def allocate(path: Path, shape: tuple[int, ...]) -> None:
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
         left = 2 * int(np.prod(shape))
-        block = bytes(1 << 22)
+        block = memoryview(bytes(1 << 22))
         while left:
             left -= file.write(block[: min(left, len(block))])

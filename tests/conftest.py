@@ -1,9 +1,12 @@
-"""Shared fixtures: strict numerics, and the folder of real recordings where one is given."""
+"""Shared fixtures and settings: fixed thread counts, a clean place for caches, and the folder of real recordings."""
 
 import os
 from pathlib import Path
 
-import pytest
+# Before numpy and torch are loaded, here and in every process that a test starts. Tests run side by side.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", MPLBACKEND="agg")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,13 @@
-"""The page: its bytes, its links, its escapes."""
+"""The page: its bytes, its links, its escapes; the whole study on it."""
 
+import itertools
+import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from test_report import SKILL, place
 
 from ecglib import report
 from ecglib.signals import EcgError
@@ -56,3 +59,45 @@ def test_the_page_refuses_dead_links(tmp_path):
     assert not (tmp_path / "index.html").exists()
     with pytest.raises(EcgError, match="DataFrame"):
         report.table([1, 2])
+
+
+def study(folder):
+    """Results as the stages leave them, small."""
+    for task, method in itertools.product(("twelve", "single"), SKILL):
+        file = folder / f"probe/{task}-{method[0]}/predictions.parquet"
+        file.parent.mkdir(parents=True)
+        parts = pd.concat([place("A", "test", 30), place("A", "val", 20), place("B", "external", 25)])
+        parts[parts["encoder"] == method[0]].to_parquet(file)
+        file.with_name("03_linear_probing.html").write_text("x")
+    counts = dict.fromkeys(("packed", "patients", "rows", "rows_with_missing_lead", "rows_with_gap"), 3)
+    counts |= {"records": 5, "rejected": 2, "rejected_by_reason": {"zero length": 2}}
+    for name, words in {
+        "cohorts/A/cohort.json": json.dumps({"counts": counts}),
+        "figures/forest.png": "x",
+        "figures/captions.json": json.dumps({"forest": "Inside against outside."}),
+        "real/figures/other.png": "x",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(words)
+    return folder
+
+
+def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
+    results = study(tmp_path / "results")
+    out = report.build(results, results / "report", n=30)
+    files = {file.name: file.read_bytes() for file in out.parent.iterdir()}
+    assert set(files) == {"index.html", "results.csv", "differences.csv", "scores.json"}
+    report.build(results, results / "report", n=30)
+    assert files == {file.name: file.read_bytes() for file in out.parent.iterdir()}
+    words, found = files["index.html"].decode(), Links(files["index.html"].decode())
+    for shown in ("task twelve", "task single", "Inside against outside.", "zero length: 2", "probe / twelve-random"):
+        assert shown in words
+    assert "other.png" not in words and "../probe/single-scratch/03_linear_probing.html" in found.found
+    tidy = pd.read_csv(out.parent / "results.csv")
+    assert set(tidy["task"]) == {"twelve", "single"} and set(tidy["split"]) == {"test", "external"}
+    row = tidy.query("task == 'single' and cohort == 'B' and encoder == 'random' and fraction == 0.1")
+    row = row.query("metric == 'auroc' and label == 'macro'").iloc[0]
+    score = json.loads(files["scores.json"])["single"]["B/external"]["random, linear"]["10 %"]["auroc"]
+    assert [score[end] for end in ("point", "low", "high")] == [row["point"], row["low"], row["high"]]
+    with pytest.raises(EcgError, match="no predictions"):
+        report.build(tmp_path, tmp_path / "out")

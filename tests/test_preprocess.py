@@ -51,25 +51,27 @@ def test_one_sided_bands(low, high, kind):
 
 
 def edge_errors(whole, fs):
-    """RMS error in the first and last second (mV) of 10 s cut from 30 s: ours, sosfiltfilt, bare FFT; truth = all 30 s."""
+    """Median RMS error (mV) of 10 s cut from 30 s in their first and last second: ours, sosfiltfilt, bare FFT."""
     sos, n = signal.butter(3, [0.5, 40], "bandpass", fs=fs, output="sos"), 10 * fs
     response = abs(signal.sosfreqz(sos, np.fft.rfftfreq(n, 1 / fs), fs=fs)[1]) ** 2
     truth, cut = signal.sosfiltfilt(sos, whole, axis=-1)[:, n : 2 * n], whole[:, n : 2 * n]
     bare = np.fft.irfft(np.fft.rfft(cut) * response, n)
     outputs = preprocess.bandpass(cut, fs, 0.5, 40), signal.sosfiltfilt(sos, cut, axis=-1), bare
-    return [np.sqrt(np.mean((y - truth)[:, np.r_[:fs, -fs:0]] ** 2)) for y in outputs]
+    return [np.median(np.sqrt(np.mean((y - truth)[:, np.r_[:fs, -fs:0]] ** 2, axis=-1))) for y in outputs]
 
 
 def test_edge_error_against_the_middle_of_a_longer_signal():
-    ours, scipys, bare = edge_errors(np.concatenate([ecg_like(6, 15000, seed=k, wander=0.05) for k in range(9)]), 500)
-    assert ours < 0.02 and ours < 0.8 * scipys and ours < 0.8 * bare, (ours, scipys, bare)
+    drift = np.linspace(0, 1.5, 15000)  # the bare FFT sees a step of 0.5 mV where it wraps
+    whole = np.concatenate([ecg_like(6, 15000, seed=k, wander=0.05) for k in range(9)]) + drift
+    ours, scipys, bare = edge_errors(whole, 500)
+    assert ours < 0.03 and ours < 0.8 * scipys and ours < 0.5 * bare, (ours, scipys, bare)
 
 
 def test_edge_error_on_real_recordings(real_data):
     for record in ("100", "200", "208"):
         x = wfdb_io.read(real_data / "mitdb" / record).signal[:, : 60 * 30 * 360].reshape(-1, 30 * 360)
         ours, scipys, _ = edge_errors(x.astype(np.float64), 360)
-        assert ours < 0.6 * scipys and ours < 0.06, (record, ours, scipys)
+        assert ours < 0.7 * scipys and ours < 0.04, (record, ours, scipys)
 
 
 @pytest.mark.parametrize("fs_in, fs_out", [(500, 100), (360, 100), (100, 500), (257, 100), (300, 100), (128, 100)])
@@ -128,14 +130,17 @@ def test_study_profile_is_bandpass_scale_and_clip():
 
 
 def test_ecgfounder_code_profile_follows_a_literal_scipy_chain():
+    """Before the z-score: it is global, so the edges (where scipy's padding differs) would move every sample."""
     x = ecg_like(12)
-    b, a = signal.iirnotch(50, 30, 500)
-    y = signal.filtfilt(b, a, x, axis=-1)
-    y = signal.sosfiltfilt(signal.butter(4, [0.67, 40], "bandpass", fs=500, output="sos"), y, axis=-1, padlen=1000)
+    wide = signal.filtfilt(*signal.iirnotch(50, 30, 500), extended(x), axis=-1)
+    sos = signal.butter(4, [0.67, 40], "bandpass", fs=500, output="sos")
+    y = signal.sosfiltfilt(sos, wide, axis=-1)[:, 4000:-4000]
     y = y - np.stack([ndimage.median_filter(row, 201, mode="reflect") for row in y])
-    y = (y - y.mean()) / (y.std() + 1e-8)
-    actual = preprocess.profile("ecgfounder-code").apply(x, 500)
-    assert abs(actual - y)[:, 750:-750].max() < 0.02 and abs(actual - y).max() < 0.6
+    profile = dataclasses.replace(preprocess.profile("ecgfounder-code"), normalise="none")
+    actual = profile.apply(x, 500)
+    assert abs(actual - y)[:, 1000:-1000].max() < 2e-3 and abs(actual - y).max() < 0.05
+    final = preprocess.profile("ecgfounder-code").apply(x, 500)
+    np.testing.assert_allclose(final, (actual - actual.mean()) / (actual.std() + 1e-8), atol=1e-5)
 
 
 def test_running_median_has_201_samples_extended_by_reflection():

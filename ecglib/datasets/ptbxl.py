@@ -92,7 +92,8 @@ def _check_options(rate, label_set) -> None:
 
 def _database(root) -> pd.DataFrame:
     needs = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", *_FILES.values())
-    return datasets.table(Path(root) / _TABLE, needs)
+    as_text = dict.fromkeys(("report", "heart_axis", "pacemaker", "extra_beats", "scp_codes"), str)
+    return datasets.table(Path(root) / _TABLE, needs, dtype=as_text)
 
 
 def _tokens(db: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -137,7 +138,7 @@ def _codes(cell, path: Path, ecg: str) -> dict:
 def _filled(db: pd.DataFrame, column: str) -> pd.Series:
     if column not in db:
         return pd.Series(False, index=db.index)
-    return db[column].fillna("").astype(str).str.strip().ne("")
+    return db[column].fillna("").str.strip().ne("")
 
 
 def _subclasses(tokens: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:

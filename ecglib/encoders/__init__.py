@@ -41,7 +41,7 @@ def build(name: str, size: str = "small", n_leads: int = 12, seed: int = 0, **ov
 
     `size` is a key of the module's SIZES; `overrides` replace single numbers of that size; `seed` fixes the initial
     weights without touching the global generator. The result maps x (batch, n_leads, time) to (batch, dim) and carries
-    `config`, a JSON dict from which `load` builds the same network. Raises EcgError for an unknown name, size or keyword.
+    `config`, a JSON dict from which `load` builds the same network. Raises EcgError for an unknown name, size, keyword.
     """
     source = module(name)
     if size not in source.SIZES:
@@ -78,7 +78,7 @@ def save(encoder: nn.Module, folder, **info) -> None:
 
 
 def load(folder) -> tuple[nn.Module, dict]:
-    """Read what `save` wrote: (encoder with its weights, info). Raises EcgError when a file is missing or does not fit."""
+    """Read what `save` wrote: (encoder with its weights, info). EcgError where a file is missing or does not fit."""
     folder = Path(folder)
     for file in ("encoder.json", "encoder.safetensors"):
         if not (folder / file).is_file():

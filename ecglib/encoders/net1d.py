@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Net1D trunk: x (batch, n_leads, time), any number of samples -> z (batch, dim), the mean of its tokens over time."""
+    """Net1D trunk: x (batch, n_leads, time), any number of samples -> z (batch, dim), the mean over its tokens."""
 
     def __init__(
         self, n_leads=12, stem=16, widths=(16, 32, 64, 128), blocks=(1, 2, 2, 2), group_width=8, ratio=1.0, kernel=16
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
 
 
 def published_key(key: str) -> str:
-    """Name of a tensor of `Encoder.state_dict()` in the released checkpoints (which also hold unused batch-norm tensors)."""
+    """Name of one of our tensors in the released checkpoints (which also hold unused batch-norm tensors)."""
     layer, leaf = key.rsplit(".", 1)
     if layer == "stem":
         return f"first_conv.conv.{leaf}"

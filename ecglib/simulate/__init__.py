@@ -1,5 +1,6 @@
 """Physiological 12-lead ECGs with known truth: `ecgs` in memory, `generate` for whole simulated hospitals."""
 
+from .hospital import generate
 from .memory import ecgs
 
-__all__ = ["ecgs"]
+__all__ = ["ecgs", "generate"]

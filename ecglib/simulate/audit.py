@@ -66,7 +66,9 @@ def measure(plan, shape, hr):
     late = _between(on + (off - on) * 55 // 100, off)[:, None]
     m["late_up"], m["late_down"] = np.where(late, y, 0.0).max(2), -np.where(late, y, 0.0).min(2)
     m["j"], m["j60"] = _at(y, off), _at(y, off + 30)
-    t_on, t_off = (np.floor(ZERO + (shape.qrs.off + (e - 41.0) * s) / STEP).astype(int) for e in (shape.t.on, shape.t.off))
+    t_on, t_off = (
+        np.floor(ZERO + (shape.qrs.off + (e - 41.0) * s) / STEP).astype(int) for e in (shape.t.on, shape.t.off)
+    )
     t_wave = np.where(_between(np.maximum(t_on, off + 20), np.minimum(t_off, SIZE - 1))[:, None], y, 0.0)
     m["t"] = np.where(t_wave.max(2) >= -t_wave.min(2), t_wave.max(2), t_wave.min(2))
     p_on = np.maximum(np.floor(ZERO + (shape.qrs.on - pr) / STEP).astype(int), 0)
@@ -187,7 +189,9 @@ def rhythms(n, m):
     }
 
 
-ABNORMAL = ("CLBBB ILBBB CRBBB IRBBB LAFB LPFB WPW RVH LAO/LAE RAO/RAE STE_ STD_ INVT LOWT LVOLT IVCD LNGQT 1AVB").split()
+ABNORMAL = (
+    "CLBBB ILBBB CRBBB IRBBB LAFB LPFB WPW RVH LAO/LAE RAO/RAE STE_ STD_ INVT LOWT LVOLT IVCD LNGQT 1AVB"
+).split()
 Q_WAVES = ("IMI", "ASMI", "AMI", "ALMI", "LMI", "PMI", "ILMI")
 
 

@@ -9,9 +9,11 @@ from . import audit, fixed, heart, render, rhythm
 LABELS = tuple(r["label"] for r in fixed.rows("labels.csv") if r["label"] != "MI")
 TERRITORIES = tuple(r["label"] for r in fixed.rows("territories.csv"))
 SINUS = ("SR", "SBRAD", "STACH", "SARRH")
-PATIENT, RECORD, NOISE, BANK, REPORT = range(5)  # kinds of random streams
+PATIENT, RECORD, NOISE, REPORT, PLAN, PERSON = range(6)  # kinds of random streams
 SLOTS = (*rhythm.SLOTS, *heart.SLOTS, ("qt_n", 1))
+PLAN_SLOTS = tuple((s, 1) for s in "hr pr qtcf stach block long_pr long_qt wall fast".split())
 ATTEMPTS = 8
+BLOCK = 16  # records rendered at a time, so that the arrays stay in cache
 
 
 @dataclass
@@ -39,18 +41,24 @@ class Plan:
 
 def attempt(plan, number, seconds):
     """Draw schedule and shapes of a plan once: (draws, Schedule, Morphology)."""
-    d = fixed.Draws(SLOTS, plan.seed, RECORD, plan.ids, number)
+    d = fixed.Draws(SLOTS, plan.seed, RECORD, plan.ids, number, rhythm.width(seconds))
     patient = fixed.Draws(heart.MORPH, plan.seed, PATIENT, plan.patients)
     sched = rhythm.schedule(plan.want, plan.who["hr"], plan.pr, plan.who["age"], d, seconds)
     return d, sched, heart.Morphology(plan.want, plan.who, patient, d, number, plan.territory)
 
 
-def clean(plan, sched, shape, d, fs, n_times):
-    """Eight clean leads (record, 8, time), integers in 1/16 uV held in float64."""
+def clean(plan, sched, shape, d, fs, n_times, rows):
+    """Yield (rows, eight clean leads (row, 8, time)) for blocks of the given rows; integers in 1/16 uV held in float64."""
     parts = render.components(sched, shape, plan.qtcf, d)
-    v = render.vectors(parts, len(plan), fs, n_times)
-    render.atrial(sched, plan.want, d, fs, n_times, v)
-    return render.project(v, shape.leads)
+    for a in range(0, len(rows), BLOCK):
+        block = rows[a : a + BLOCK]
+        place = np.full(len(plan), -1)
+        place[block] = np.arange(len(block))
+        keep = np.flatnonzero(place[parts[0]] >= 0)
+        part = [place[parts[0][keep]], *(c[keep] for c in parts[1:])]
+        v = render.vectors(part, len(block), fs, n_times)
+        render.atrial(sched, plan.want, d, fs, n_times, v, block)
+        yield block, render.project(v, shape.leads[block])
 
 
 def beats(plan, sched, shape, fs, n_times):
@@ -82,10 +90,6 @@ def _by_kind(shape, which):
     return [(shape.qrs, shape.t)[which], *(shape.ectopic[i][which] for i in (0, 1, 2, 0))]
 
 
-PLAN = 5
-PLAN_SLOTS = tuple((s, 1) for s in "hr pr qtcf stach sbrad block long_pr long_qt wall fast".split())
-
-
 def complete(seed, ids, patients, want, who, d, hr_shift=0.0):
     """Plan with heart rate, PR, QTcF and infarct territory drawn to fit the labels; d: Draws with PLAN_SLOTS.
 
@@ -109,7 +113,7 @@ def complete(seed, ids, patients, want, who, d, hr_shift=0.0):
     territory = np.full(len(ids), -1)
     for i, name in enumerate(TERRITORIES):
         territory[want[name]] = i
-    acute = d.pick("wall", [w if t in ("IMI", "ASMI", "AMI", "LMI") else 0 for t, w in zip(TERRITORIES, (45, 25, 20, 0, 10, 0, 0), strict=True)])
+    acute = d.pick("wall", [{"IMI": 45, "ASMI": 25, "AMI": 20, "LMI": 10}.get(t, 0) for t in TERRITORIES])
     territory = np.where(want["STE_"], acute, territory)
     grid = [fixed.to_grid(x, 64) / 64.0 for x in (pr, qtcf)]
     return Plan(seed, np.asarray(ids), np.asarray(patients), want, who | {"hr": hr}, *grid, territory)
@@ -165,7 +169,8 @@ def _accept(out, part, left, done, drawn, fs):
     sched.kind = np.where(keep[:, None], sched.kind, -1)
     sched.extra_p = [e for e in sched.extra_p if keep[e[0]]]
     n_times = out.clean.shape[2]
-    out.clean[left[done]] = clean(part, sched, shape, d, fs, n_times)[done]
+    for rows, x in clean(part, sched, shape, d, fs, n_times, done):
+        out.clean[left[rows]] = x
     found = beats(part, sched, shape, fs, n_times)
     found["rec"] = left[found["rec"]]
     out.beats = {k: np.concatenate([out.beats[k], v]) if out.beats else v for k, v in found.items()}
@@ -184,7 +189,9 @@ def truth(part, m, n, rows):
     """Per-record truth: rate per minute, intervals in ms, axes in degrees; -1 for PR and -999 for the P axis without P."""
     table = {k: m[k] for k in ("pr", "qrs", "qt", "p_ms")} | {"qtcf": part.qtcf}
     table |= {k: n[k] for k in ("hr", "rr_sd", "rr_cv")}
-    table = {k: fixed.to_grid(v, 1000 if k == "rr_cv" else 10) / (1000 if k == "rr_cv" else 10) for k, v in table.items()}
+    table = {
+        k: fixed.to_grid(v, 1000 if k == "rr_cv" else 10) / (1000 if k == "rr_cv" else 10) for k, v in table.items()
+    }
     table |= {"axis_qrs": m["axis"], "axis_t": m["axis_t"], "axis_p": np.where(m["pr"] > 0, m["axis_p"], -999)}
     table |= {"n_beats": n["beats"], "n_pvc": n["pvc"] + n["pvc2"], "n_pac": n["pac"]}
     st = fixed.to_grid(m["j60"], 1)

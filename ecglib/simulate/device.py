@@ -11,7 +11,10 @@ import numpy as np
 from . import fixed
 
 SLOTS = (
-    *((s, 1) for s in "emg wander motion mains_hz mains_phase resp_f resp_phase burst burst_at burst_len burst_gain".split()),
+    *(
+        (s, 1)
+        for s in "emg wander motion mains_hz mains_phase resp_f resp_phase burst burst_at burst_len burst_gain".split()
+    ),
     *((s, 1) for s in "step step_at step_tau step_size step_where off off_lead off_at off_len".split()),
     ("offset", 27),
     ("sign", 9),
@@ -150,7 +153,8 @@ def high_pass(x, shift):
 def quantise(x, gain, rail_mv, leads):
     """Counts at `gain` per mV from 1/16 uV; limb leads I and II on even counts so that the others stay integers."""
     even = np.array([2 if name in ("I", "II") and len(leads) > 1 else 1 for name in leads])[:, None]
-    counts = (2 * x * gain + even * 16000) // (32000 * even) * even
+    # A float quotient of integers this small is never rounded across a whole number, so its floor is exact.
+    counts = np.floor((x * (2.0 * gain) + even * 16000.0) / (32000.0 * even)) * even
     rail = int(rail_mv * gain) // 2 * 2
     return np.clip(counts, -rail, rail)
 
@@ -168,11 +172,20 @@ def lead_off(d, counts, site, fs):
 
 
 def record(clean, d, site, leads, fs, hp_shift, taps, noise_scale=1.0):
-    """What the device stores: counts (record, lead, time) from clean leads in 1/16 uV, and the lead-off intervals."""
+    """What the device stores from clean leads in 1/16 uV.
+
+    Returns counts (record, lead, time), the intervals (record, lead, first, last) with a lead off, and the RMS in uV
+    (record,) of the noise that is left in lead II (or the only lead) behind the filters.
+    """
     n, n_leads, n_times = clean.shape
-    mixed = np.empty_like(clean)
+    mixed, main = np.empty((n, n_leads + 1, n_times)), min(1, n_leads - 1)
     for r, e in enumerate(noise(d, site, leads, fs, n_times, noise_scale)):
-        mixed[r] = low_pass(clean[r] + e, taps)
-    flat = high_pass(mixed.reshape(n * n_leads, n_times), hp_shift).reshape(n, n_leads, n_times)
-    counts = quantise(flat, int(site["gain"]), float(site["rail_mv"]), leads)
-    return counts, lead_off(d, counts, site, fs)
+        mixed[r, :n_leads] = low_pass(clean[r] + e, taps)
+        mixed[r, n_leads] = low_pass(clean[r, main : main + 1], taps)[0]
+    flat = high_pass(mixed.reshape(n * (n_leads + 1), n_times), hp_shift).reshape(n, n_leads + 1, n_times)
+    left = flat[:, main] - flat[:, n_leads]
+    rms = np.sqrt((left * left).sum(1) / n_times) / 16.0
+    counts = np.empty(clean.shape, np.int32)
+    for r in range(n):
+        counts[r] = quantise(flat[r, :n_leads], int(site["gain"]), float(site["rail_mv"]), leads)
+    return counts, lead_off(d, counts, site, fs), rms

@@ -49,7 +49,7 @@ def sin(turns):
     q = np.where(q > 0.25, 0.5 - q, np.where(q < -0.25, -0.5 - q, q))
     x = q * _TWO_PI
     x2, p = x * x, np.zeros_like(x)
-    for i in range(21, 1, -2):
+    for i in range(19, 1, -2):
         p = (1.0 - p) * x2 / (i * (i - 1))
     return x * (1.0 - p)
 
@@ -70,7 +70,14 @@ def cbrt(x):
 
 _A = (-39.6968302866538, 220.946098424521, -275.928510446969, 138.357751867269, -30.6647980661472, 2.50662827745924)
 _B = (-54.4760987982241, 161.585836858041, -155.698979859887, 66.8013118877197, -13.2806815528857, 1.0)
-_C = (-0.00778489400243029, -0.322396458041136, -2.40075827716184, -2.54973253934373, 4.37466414146497, 2.93816398269878)
+_C = (
+    -0.00778489400243029,
+    -0.322396458041136,
+    -2.40075827716184,
+    -2.54973253934373,
+    4.37466414146497,
+    2.93816398269878,
+)
 _D = (0.00778469570904146, 0.32246712907004, 2.445134137143, 3.75440866190742, 1.0)
 
 
@@ -122,10 +129,11 @@ class Draws:
     A new feature takes a new slot at the end and changes no other number.
     """
 
-    def __init__(self, slots, seed, kind, ids, attempt=0):
-        self.where, start = {}, 0
+    def __init__(self, slots, seed, kind, ids, attempt=0, widest=1 << 20):
+        """slots: (name, count); of slots wider than `widest` only the first numbers are used."""
+        self.where, self.normals, start = {}, {}, 0
         for name, n in slots:
-            self.where[name] = slice(start, start + n)
+            self.where[name] = slice(start, start + min(n, widest))
             start += n
         words = np.empty((len(ids), start), np.uint64)
         for i, key in enumerate(ids):
@@ -141,7 +149,9 @@ class Draws:
 
     def n(self, slot, mean=0.0, sd=1.0):
         """Normal numbers."""
-        return mean + sd * normal(self.u(slot))
+        if slot not in self.normals:
+            self.normals[slot] = normal(self.u(slot))
+        return mean + sd * self.normals[slot]
 
     def pick(self, slot, weights):
         """Index drawn with the given weights."""

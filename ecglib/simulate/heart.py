@@ -22,7 +22,10 @@ MORPH = (
 SLOTS = (
     *MORPH,
     *((s, FINE) for s in ("fine_mu", "fine_sigma")),
-    *((s, 1) for s in "q_size st_size strain delta where u_wave pvc_site pvc_front pvc_gain pvc2_front ect_front".split()),
+    *(
+        (s, 1)
+        for s in "q_size st_size strain delta where u_wave pvc_site pvc_front pvc_gain pvc2_front ect_front".split()
+    ),
     *((s, 1) for s in "widen p_extra low spike spike_x spike_y atrial".split()),
 )
 
@@ -56,6 +59,16 @@ class Wave:
         self.on, self.off = t[inside.argmax(1)], t[len(t) - 1 - inside[:, ::-1].argmax(1)]
         self.peak = t[size.argmax(1)]
         return self
+
+    def measured_at(self, rows, *rule):
+        """As `measured` for some rows, zeros elsewhere."""
+        part = Wave(self.mu[rows], self.sigma[rows], self.v[rows])
+        if len(rows):
+            part.measured(*rule)
+        for name in ("on", "off", "peak"):
+            edge = np.zeros(len(self.mu))
+            edge[rows] = getattr(part, name) if len(rows) else 0.0
+            setattr(self, name, edge)
 
 
 @cache
@@ -183,7 +196,7 @@ class Morphology:
         size[..., 2] *= np.where((self.who["male"] == 0) & self.plain, 0.87, 1.0)[:, None]
         v = w.v.copy()
         delta = np.where(self.code == QRS_CODES.index("WPW"), d.u("delta", -60.0, 60.0), 0.0)
-        v[:, :2] = rotate(v[:, :2], delta)
+        v[:, :3] = rotate(v[:, :3], delta)
         v = rotate(v * size, self.front, self.horiz)
         fine = 75.0 * np.minimum(self.gain, 1.2)[:, None, None] * self.mix("fine").reshape(-1, FINE, 3)
         fine = np.where((self.code == QRS_CODES.index("PACE"))[:, None, None], 0.0, fine)
@@ -202,7 +215,9 @@ class Morphology:
         q = np.where(acute, 0.3 * q, q * np.maximum(1.0, self.gain))
         late = self.territory == [x["label"] for x in r].index("PMI")
         self.wall = wall
-        return w.plus(np.where(acute, -26.0, np.where(late, -2.0, -24.0)), np.where(acute, 9.0, 10.0), -q[:, None] * wall)
+        return w.plus(
+            np.where(acute, -26.0, np.where(late, -2.0, -24.0)), np.where(acute, 9.0, 10.0), -q[:, None] * wall
+        )
 
     def _p(self):
         want, d = self.want, self.d
@@ -228,7 +243,9 @@ class Morphology:
         strain = (self.code == QRS_CODES.index("LVH")) & (d.u("strain") < 0.5)
         w = padded(QRS_CODES, "T", np.where((self.code == QRS_CODES.index("LVH")) & ~strain, 0, self.code))
         upright = np.isin(self.code, [QRS_CODES.index(c) for c in ("NORMAL", "IVCD", "LAFB", "LPFB", "LVH")]) & ~strain
-        gain = np.where(want["LOWT"], d.u("low", 0.1, 0.22), fixed.exp(np.where(upright, 0.3, 0.2) * self.mix("t_gain")))
+        gain = np.where(
+            want["LOWT"], d.u("low", 0.1, 0.22), fixed.exp(np.where(upright, 0.3, 0.2) * self.mix("t_gain"))
+        )
         follow = np.where(self.plain, 0.3 * self.front, 0.0)
         v = rotate(w.v, follow + 10.0 * self.mix("t_front"), 15.0 * self.mix("t_horiz")) * gain[:, None, None]
         v[..., 2] *= np.where(upright, np.where(male, 1.25, 0.8), 1.0)[:, None]
@@ -238,7 +255,9 @@ class Morphology:
         size = d.u("st_size", 0.8, 1.5)
         old, acute = (self.territory >= 0) & ~want["STE_"], want["STE_"]
         change = np.where(old, -330.0, np.where(acute, 80.0, 0.0))[:, None] * self.wall
-        change = change - (np.where(want["STD_"], 60.0, 0.0) + np.where(want["INVT"], 460.0 * size, 0.0))[:, None] * local
+        change = (
+            change - (np.where(want["STD_"], 60.0, 0.0) + np.where(want["INVT"], 460.0 * size, 0.0))[:, None] * local
+        )
         w = w.plus(222.0, 40.0, change).plus(255.0, 26.0, 0.8 * change)
         st = np.where(acute, 280.0 * d.u("st_size", 0.8, 1.8), 0.0)[:, None] * self.wall
         st = st - np.where(want["STD_"], 170.0 * size, 0.0)[:, None] * local
@@ -260,6 +279,7 @@ class Morphology:
             self.ectopic.append([Wave(w.mu, w.sigma, rotate(w.v, turn) * gain) for w in pair])
         pair = [padded(("CRBBB",), w, np.zeros(len(site), int)) for w in ("QRS", "T")]
         self.ectopic.append([Wave(w.mu, w.sigma, rotate(w.v, self.front, self.horiz)) for w in pair])
+        used = np.flatnonzero(np.any([self.want[k] for k in ("PVC", "PAC", "3AVB")], axis=0))
         for qrs, t in self.ectopic:
-            qrs.measured(20, 0.03, -140, 160)
-            t.measured(15, 0.05, 20, 420, 2.0)
+            qrs.measured_at(used, 20, 0.03, -140, 160)
+            t.measured_at(used, 15, 0.05, 20, 420, 2.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from ..signals import EcgError
 from . import core, device, fixed
 from .heart import INDEPENDENT
 
@@ -18,7 +19,7 @@ def plan_for(wanted, seed):
     for i, entry in enumerate(wanted):
         for name in entry.split("+"):
             if name not in want:
-                raise ValueError(f"unknown label {name!r}; there are: {', '.join(core.LABELS)}")
+                raise EcgError(f"unknown label {name!r}", field="labels", fix=f"one of {', '.join(core.LABELS)}")
             want[name][i] = True
     for name in ("BIGU", "TRIGU"):
         want["PVC"] = want["PVC"] | want[name]
@@ -36,10 +37,12 @@ def ecgs(n, fs=100, seconds=10, seed=0, labels=None, leads=12, noise=1.0):
     leads: 12 (standard order) or 1 (lead I). noise: factor of the noise of hospital A, 0 for clean signals.
     Returns x float32 (n, leads, time) in mV, labels (DataFrame of 0/1, one column per acronym) and truth (DataFrame:
     hr per minute, pr, qrs, qt, qtcf in ms, axis in degrees, and `r`, the array of R-peak samples of every record).
-    Raises ValueError for unknown labels and more than 40 seconds.
+    Raises EcgError for unknown labels and more than 40 seconds.
     """
     if seconds > 40 or leads not in (1, 12) or fs < 50:
-        raise ValueError("ecgs: seconds <= 40, leads 1 or 12, fs >= 50")
+        raise EcgError(
+            f"cannot simulate {leads} leads, {seconds} s, {fs} Hz", fix="leads 1 or 12, seconds <= 40, fs >= 50"
+        )
     cycle = MIX if labels is None else list(labels)
     plan = plan_for([cycle[i % len(cycle)] for i in range(n)], seed)
     n_times, site = int(round(fs * seconds)), dict(fixed.rows("sites.csv")[0])
@@ -50,7 +53,7 @@ def ecgs(n, fs=100, seconds=10, seed=0, labels=None, leads=12, noise=1.0):
         names = INDEPENDENT if leads == 12 else ("I",)
         d = fixed.Draws(device.SLOTS, seed, core.NOISE, batch.plan.ids)
         x = batch.clean[:, : len(names)]
-        counts, _ = device.record(x, d, site | {"lead_off": "0"}, names, fs, shift, (), noise)
+        counts, _, _ = device.record(x, d, site | {"lead_off": "0"}, names, fs, shift, (), noise)
         out.append(core.render.twelve(counts) if leads == 12 else counts)
         tables.append(pd.DataFrame(batch.labels, index=batch.plan.ids).astype(np.int8))
         r = [batch.beats["r"][batch.beats["rec"] == i] for i in range(len(batch.plan))]

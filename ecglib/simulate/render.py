@@ -48,7 +48,9 @@ def components(sched, shape, qtcf, d):
         if not len(rec):
             continue
         gain, *turn = _jitter(d, sched, rec, k)
-        qrs, t, t_edges = (shape.qrs, shape.t_shape, shape.t) if kind == 0 else (*shape.ectopic[(0, 0, 1, 2, 0)[kind]], None)
+        qrs, t, t_edges = (
+            (shape.qrs, shape.t_shape, shape.t) if kind == 0 else (*shape.ectopic[(0, 0, 1, 2, 0)[kind]], None)
+        )
         t_edges = t_edges or t
         start, one, none = sched.t[rec, k], np.ones(len(rec)), np.zeros(len(rec))
         parts.append(_place(qrs, rec, start, one, none, gain, turn, 1))
@@ -63,11 +65,15 @@ def components(sched, shape, qtcf, d):
         if paced.any():
             spike = _spike(shape)
             at = start + qrs.on[rec] - 25.0
-            parts.append(_place(spike, rec[paced], at[paced], one[paced], none[paced], one[paced], (none[paced],) * 2, 1))
+            parts.append(
+                _place(spike, rec[paced], at[paced], one[paced], none[paced], one[paced], (none[paced],) * 2, 1)
+            )
     if sched.extra_p:
         rec, onset = (np.array(c) for c in list(zip(*sched.extra_p, strict=True))[:2])
         none, one = np.zeros(len(rec)), np.ones(len(rec))
-        parts.append(_place(shape.p, rec, fixed.to_grid(onset, 64) / 64.0 - shape.p.on[rec], one, none, one, (none, none), 0))
+        parts.append(
+            _place(shape.p, rec, fixed.to_grid(onset, 64) / 64.0 - shape.p.on[rec], one, none, one, (none, none), 0)
+        )
     return [np.concatenate(c) for c in zip(*parts, strict=True)]
 
 
@@ -87,7 +93,7 @@ def _p_waves(sched, shape, rec, k, qrs, gain, turn):
 
 def _spike(shape):
     """Pacing spike: one very narrow component."""
-    size = np.where(shape.d.u("spike") < 0.7, 300.0 + 400.0 * shape.d.u("spike"), 5000.0 * shape.d.u("spike") - 2000.0)
+    size = np.where(shape.d.u("spike") < 0.7, 600.0 + 800.0 * shape.d.u("spike"), 5000.0 * shape.d.u("spike") - 2000.0)
     x, y = shape.d.u("spike_x", -0.4, 0.4), shape.d.u("spike_y", -1.0, -0.5)
     v = np.stack([x, y, 0.3 - x], -1) * size[:, None]
     return Wave(np.zeros((len(size), 1)), np.ones((len(size), 1)), v[:, None])
@@ -127,8 +133,8 @@ def vectors(parts, n_records, fs, n_times):
     return np.floor(out / fixed.ONE).reshape(n_records, GROUPS * 3, n_times)
 
 
-def atrial(sched, want, d, fs, n_times, out):
-    """Add f waves (Stridh and Sornmo 2001) and F waves (flutter sawtooth) to the atrial group of `out`, in place."""
+def atrial(sched, want, d, fs, n_times, out, rows):
+    """Add f waves (Stridh and Sornmo 2001) and F waves (flutter sawtooth) to the atrial group of `out` (row of `rows`, ...), in place."""
     table, turn = fixed.sine_table(), 1 << 32
     i = np.arange(n_times, dtype=np.int64)
 
@@ -139,14 +145,15 @@ def atrial(sched, want, d, fs, n_times, out):
     def sine(phase):
         return table[((phase & (turn - 1)) * fixed.TURN) >> 32]
 
-    for r in np.flatnonzero(want["AFIB"] | want["AFLT"]):
+    for place in np.flatnonzero((want["AFIB"] | want["AFLT"])[rows]):
+        r = rows[place]
         phases, f0 = d.u("f_phase")[r], float(sched.f_hz[r])
         slow = sine(tone(0.2, phases[0]))
         for axis in range(3):
             if want["AFLT"][r]:
                 size = (-20.0, -180.0, -90.0)[axis] * (0.5 + 0.9 * d.u("f_a")[r])
                 wave = sum(sine(tone(n * f0, n * phases[1])) // n for n in (1, 2, 3, 4))
-                out[r, 9 + axis] += np.floor(wave * np.floor(16 * 0.6 * size) / fixed.ONE)
+                out[place, 9 + axis] += np.floor(wave * np.floor(16 * 0.6 * size) / fixed.ONE)
                 continue
             a = ((15, 30), (15, 25), (25, 45))[axis]
             a = (a[0] + a[1] * d.u("f_amp")[r, axis]) * (2.0 if d.u("f_a")[r] < 0.2 else 1.0)
@@ -156,7 +163,9 @@ def atrial(sched, want, d, fs, n_times, out):
             for j, rate in enumerate((0.78, 1.22)):
                 band = sine(tone(0.31 + 0.1 * j, phases[2] + 0.3 * axis))
                 y = y + ((sine(tone(rate * f0, phases[j])) * band) >> 16)
-            out[r, 9 + axis] += np.floor(y * (3 * fixed.ONE + slow) // (3 * fixed.ONE) * np.floor(16 * a) / fixed.ONE)
+            out[place, 9 + axis] += np.floor(
+                y * (3 * fixed.ONE + slow) // (3 * fixed.ONE) * np.floor(16 * a) / fixed.ONE
+            )
 
 
 def project(vector, leads):
@@ -167,5 +176,6 @@ def project(vector, leads):
 def twelve(x8):
     """Twelve leads in standard order from I, II, V1..V6 (record, 8, time); exact where I and II are even integers."""
     one, two = x8[:, 0], x8[:, 1]
-    limb = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
+    halves = (one // 2, two // 2) if x8.dtype.kind == "i" else (one / 2, two / 2)
+    limb = [one, two, two - one, -halves[0] - halves[1], one - halves[1], two - halves[0]]
     return np.concatenate([np.stack(limb, 1), x8[:, 2:]], 1)

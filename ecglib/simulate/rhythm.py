@@ -50,7 +50,9 @@ def _sinus(want, hr, age, d, n):
     sd = np.where(want["STACH"], 0.4 * sd, np.where(want["PACE"], 0.5, sd))
     sd = np.minimum(sd, 0.06 * rr0)
     wave = a_low[:, None] * low + a_high[:, None] * high
-    rr = rr0[:, None] * (1 + 0.008 * np.where(want["PACE"], 0.1, 1.0)[:, None] * d.n("rr_n")[:, :n]) + sd[:, None] * wave
+    rr = (
+        rr0[:, None] * (1 + 0.008 * np.where(want["PACE"], 0.1, 1.0)[:, None] * d.n("rr_n")[:, :n]) + sd[:, None] * wave
+    )
     swing = 0.5 * np.minimum(d.u("sarrh", 170.0, 400.0), 0.45 * rr0)
     breath = rr0[:, None] + swing[:, None] * fixed.sin(f_r[:, None] * t + d.u("hf_p")[:, :1])
     return np.where(want["SARRH"][:, None], breath, rr)
@@ -165,12 +167,17 @@ def _ectopy(s, i, d, want, seconds):
         getattr(s, name)[i, :n] = column[:n]
 
 
+def width(seconds):
+    """Beat slots that a record of this length may need."""
+    return min(BEATS, int((seconds + 4) * 220 / 60) + 4)
+
+
 def schedule(want, hr, pr, age, d, seconds):
     """Beat schedule of a batch.
 
     want: label -> bool (record,); hr in beats per minute, pr in ms, age in years: (record,); d: Draws with SLOTS.
     """
-    n = min(BEATS, int((seconds + 4) * 220 / 60) + 4)
+    n = width(seconds)
     rr = _sinus(want, hr, age, d, n)
     flutter, cycle = _flutter(d, n)
     fast = 60000.0 / d.u("svt_hr", 150.0, 220.0)[:, None] * (1.0 + 0.008 * d.n("rr_n")[:, :n])

@@ -1,0 +1,78 @@
+"""`python -m benchmarks [NAME ...]`: run all files here (or those named), print a table, write docs/benchmarks.md."""
+
+import importlib
+import json
+import os
+import pkgutil
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import benchmarks
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "wfdb")
+HEAD = ["what", "ours", "what a user would pick", "ratio", "target", "how"]
+
+
+def names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+
+
+def rows(name: str) -> list[list[str]]:
+    """The measured rows of one benchmark as table cells."""
+    out = []
+    for row in importlib.import_module(f"benchmarks.{name}").run():
+        numbers = [f"{shown(row[side])} {row['unit']}" for side in ("ours", "theirs")]
+        target = f"{row['target']:g} x" if row.get("target") else ""
+        out.append([row["name"], *numbers, f"{row['ratio']:.1f} x", target, row.get("note", "")])
+    return out
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def processor() -> str:
+    """Model and number of cores of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+
+
+def page(table: list[list[str]]) -> str:
+    """Markdown with the table, the machine and the command that made it."""
+    software = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    lines = ["# Benchmarks", "", "Made by `make bench`: ours and what a user would pick, timed in one process."]
+    lines += [f"Machine: {processor()}. Python {platform.python_version()}, {software}.", ""]
+    lines += ["| " + " | ".join(cells) + " |" for cells in [HEAD, ["---"] * len(HEAD), *table]]
+    return "\n".join(lines) + "\n"
+
+
+def main(wanted: list[str]) -> int:
+    unknown = sorted(set(wanted) - set(names()))
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(names())}", file=sys.stderr)
+        return 2
+    table = []
+    for name in wanted or names():
+        print(f"{name} ...", flush=True)
+        # One process each: what one benchmark allocates or compiles does not slow or speed the next.
+        code = f"import json; from benchmarks.__main__ import rows; print(json.dumps(rows({name!r})))"
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            return done.returncode
+        for cells in json.loads(done.stdout.splitlines()[-1]):
+            print("  " + " | ".join(cells), flush=True)
+            table.append(cells)
+    if not wanted:
+        PAGE.write_text(page(table))
+        print(f"written to {os.path.relpath(PAGE)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,222 @@
+"""One contract for all encoders; exact parameter counts; the function of the published networks."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from ecglib import encoders
+from ecglib.encoders import net1d
+from ecglib.signals import EcgError
+
+
+@pytest.fixture(params=encoders.names())
+def name(request):
+    return request.param
+
+
+def test_maps_any_length_and_number_of_leads(name):
+    for n_leads, n_times in ((12, 1000), (1, 1000), (3, 2500), (12, 733)):
+        encoder = encoders.build(name, "small", n_leads)
+        x = torch.randn(2, n_leads, n_times)
+        z, tokens = encoder(x), encoder.tokens(x)
+        assert z.shape == (2, encoder.dim) and z.dtype == torch.float32
+        assert tokens.shape[0] == 2 and tokens.shape[2] == encoder.dim
+        assert torch.isfinite(z).all()
+
+
+def test_small_is_small_and_every_parameter_is_reached(name):
+    encoder = encoders.build(name, "small")
+    assert encoders.n_parameters(encoder) <= 1_000_000
+    encoder(torch.randn(4, 12, 1000)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+def test_seed_fixes_the_weights_and_leaves_the_global_generator_alone(name):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, same, other = (encoders.build(name, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    x = torch.randn(2, 12, 1000)
+    one, same, other = (e.eval()(x) for e in (one, same, other))
+    assert torch.equal(one, same) and not torch.allclose(one, other)
+
+
+def test_different_signals_get_different_features(name):
+    z = encoders.build(name).eval()(torch.randn(8, 12, 1000))
+    assert (z.std(0) > 0).float().mean() > 0.9
+
+
+def test_saves_and_loads_itself(name, tmp_path):
+    encoder = encoders.build(name, "small", 3, seed=4).eval()
+    encoders.save(encoder, tmp_path, objective="toy")
+    loaded, info = encoders.load(tmp_path)
+    x = torch.randn(2, 3, 500)
+    assert torch.equal(loaded.eval()(x), encoder(x))
+    assert loaded.config == encoder.config and info == {"objective": "toy"}
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["encoder.json", "encoder.safetensors"]
+
+
+def test_unknown_names_are_answered_with_the_valid_ones(tmp_path):
+    with pytest.raises(EcgError, match="net1d"):
+        encoders.build("net2d")
+    with pytest.raises(EcgError, match="small, ecgfounder"):
+        encoders.build("net1d", "tiny")
+    with pytest.raises(EcgError, match="group_width"):
+        encoders.build("net1d", groups=8)
+    with pytest.raises(EcgError, match="no encoder here"):
+        encoders.load(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    encoders.save(encoders.build("net1d", "small", 1), tmp_path)
+    text = (tmp_path / "encoder.json").read_text()
+    (tmp_path / "encoder.json").write_text(text.replace('"n_leads": 1', '"n_leads": 2'))
+    with pytest.raises(EcgError, match="do not fit"):
+        encoders.load(tmp_path)
+
+
+# Parameters in use, ecgfounder.md sections 3 and 9, clef.md sections 3 and 9; head: outputs of a linear layer.
+COUNTS = [
+    ("small", 12, 5, 184_253),
+    ("small", 1, 0, 180_792),
+    ("ecgfounder", 12, 150, 30_752_646),
+    ("ecgfounder", 1, 150, 30_741_382),
+    ("ecgfounder", 12, 0, 30_598_896),
+    ("clef_xs", 1, 0, 122_008),
+    ("clef_small", 1, 0, 443_184),
+    ("medium", 1, 0, 30_587_632),
+    ("large", 1, 0, 296_301_312),
+]
+
+
+@pytest.mark.parametrize("size, n_leads, outputs, count", COUNTS)
+def test_net1d_has_the_published_number_of_parameters(size, n_leads, outputs, count):
+    with torch.device("meta"):
+        encoder = net1d.Encoder(n_leads, **net1d.SIZES[size])
+        head = nn.Linear(encoder.dim, outputs) if outputs else nn.Identity()
+    assert encoders.n_parameters(encoder) + encoders.n_parameters(head) == count
+
+
+def test_net1d_parts_have_the_published_number_of_parameters():
+    with torch.device("meta"):
+        encoder = net1d.Encoder(12, **net1d.SIZES["ecgfounder"])
+    counts = [57_920, 221_600, 236_960, 1_656_600, 1_752_600, 13_010_944, 13_649_920]
+    assert encoders.n_parameters(encoder.stem) == 12_352
+    assert [encoders.n_parameters(stage) for stage in encoder.stages] == counts
+
+
+TOKENS = [("ecgfounder", 5000, 20), ("ecgfounder", 1000, 4), ("clef_small", 5000, 40), ("large", 5000, 5),
+          ("small", 1000, 32)]  # fmt: skip
+
+
+@pytest.mark.parametrize("size, n_times, tokens", TOKENS)
+def test_net1d_has_the_published_number_of_tokens(size, n_times, tokens):
+    with torch.device("meta"):
+        encoder = net1d.Encoder(12, **net1d.SIZES[size])
+        assert encoder.tokens(torch.zeros(1, 12, n_times)).shape == (1, tokens, encoder.dim)
+
+
+def test_resnet1d_is_the_reference_of_the_specification():
+    for size, dim, count in (("small", 96, 451_269), ("narrow", 128, 394_373), ("medium", 512, 3_857_541)):
+        encoder = encoders.build("resnet1d", size)
+        assert encoder.dim == dim
+        assert encoders.n_parameters(encoder) + encoders.n_parameters(nn.Linear(dim, 5)) == count
+
+
+def test_same_padding_equals_padding_by_hand():
+    """Output length ceil(L / s), the smaller half of the zeros in front: against numpy's correlation."""
+    for stride, n_times in ((1, 40), (2, 40), (2, 41)):
+        conv = net1d.SameConv(1, 1, 16, stride)
+        x = torch.randn(1, 1, n_times)
+        out = -(-n_times // stride)
+        total = max(0, (out - 1) * stride + 16 - n_times)
+        padded = np.pad(x[0, 0].numpy(), (total // 2, total - total // 2))
+        kernel, bias = conv.weight.detach().numpy()[0, 0], conv.bias.item()
+        expected = [padded[i * stride : i * stride + 16] @ kernel + bias for i in range(out)]
+        np.testing.assert_allclose(conv(x).detach().numpy()[0, 0], expected, atol=1e-5)
+
+
+def test_an_odd_length_meets_a_literal_zero_in_the_shortcut():
+    block = net1d.Block(8, 16, 2, 16, 8, 1.0, first=False)
+    shortcut = block.shortcut(-torch.ones(1, 8, 5))
+    assert shortcut.shape == (1, 16, 3)
+    assert shortcut[0, 4:12].tolist() == [[-1.0, -1.0, 0.0]] * 8
+    assert (shortcut[0, :4] == 0).all() and (shortcut[0, 12:] == 0).all()
+
+
+# Published networks: recipe of the conformance packs.
+
+
+def fill(key, shape):
+    """Value of a tensor of a conformance pack: by its name alone."""
+    generator = np.random.Generator(
+        np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
+    )
+    if key.endswith("bias"):
+        return torch.from_numpy((0.02 * generator.standard_normal(shape)).astype(np.float32))
+    s = list(shape)
+    while len(s) > 1 and s[0] == 1:
+        s = s[1:]
+    fan_in = int(np.prod(s[1:])) if len(s) > 1 else s[0]
+    return torch.from_numpy((generator.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32))
+
+
+# P Q R S T: height (mV), offset from the beat (s), width (s)
+WAVES = [(0.12, -0.16, 0.022), (-0.10, -0.03, 0.010), (1.00, 0.00, 0.012), (-0.25, 0.03, 0.012), (0.30, 0.26, 0.050)]
+
+
+def pseudo_ecg(seed, rr, b0, fs, n):
+    t = np.arange(n) / fs
+    x, j = np.zeros((12, n)), 0
+    lead = np.arange(12)[:, None]
+    while b0 + j * rr < n / fs + rr:
+        beat = b0 + j * rr + 0.02 * np.sin(1.3 * j)
+        for w, (height, offset, width) in enumerate(WAVES):
+            x += (
+                (0.35 + 0.65 * np.cos(0.5 * lead + 0.8 * w))
+                * height
+                * np.exp(-0.5 * ((t - beat - offset) / width) ** 2)
+            )
+        j += 1
+    x += 0.05 * np.sin(2 * np.pi * 0.31 * t + 0.4 * lead)
+    return x + 0.03 * np.random.Generator(np.random.PCG64(seed)).standard_normal((12, n))
+
+
+# clef_large (1.2 GB) has the same code with other numbers; its relative error is 2.8e-7, checked by hand.
+PACKS = [("ecgfounder_12lead", "ecgfounder", 12), ("ecgfounder_1lead", "ecgfounder", 1),
+         ("clef_small", "clef_small", 1), ("clef_medium", "medium", 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize("pack, size, n_leads", PACKS)
+def test_net1d_computes_the_published_function(pack, size, n_leads, real_data):
+    folder = real_data.parent / "conformance" / pack
+    if not folder.is_dir():
+        pytest.skip(f"no conformance pack {folder}")
+    keys = pd.read_csv(folder / "keys.csv").set_index("key")["shape"]
+    with torch.device("meta"):
+        encoder = net1d.Encoder(n_leads, **net1d.SIZES[size])
+    names = {ours: net1d.published_key(ours) for ours in encoder.state_dict()}
+    left = [k for k in keys.index if k not in names.values() and "bn" not in k]
+    assert left in ([], ["dense.weight", "dense.bias"])
+    assert {k: "x".join(map(str, v.shape)) for k, v in encoder.state_dict().items()} == {
+        k: keys[v] for k, v in names.items()
+    }
+    encoder = encoder.to_empty(device="cpu")
+    encoder.load_state_dict({k: fill(names[k], v.shape) for k, v in encoder.state_dict().items()})
+    records = [pseudo_ecg(1001 + r, 0.83 + 0.09 * r, 0.31 + 0.05 * r, 500, 5000)[:n_leads] for r in range(2)]
+    x = np.stack([(r - r.mean()) / (r.std() + 1e-8) for r in records]).astype(np.float32)
+    check = json.loads((folder / "manifest.json").read_text())["input_check_A"]
+    np.testing.assert_allclose(x[0, 0, :5], check["record0_row0_first5"], rtol=1e-6)
+    with torch.inference_mode():
+        z = encoder(torch.from_numpy(x))
+        outputs = {"output_A.npy": z}
+        if left:
+            outputs["logits_A.npy"] = z @ fill("dense.weight", (150, 1024)).T + fill("dense.bias", (150,))
+    for file, ours in outputs.items():
+        theirs = np.load(folder / file)
+        assert (np.linalg.norm(ours.numpy() - theirs, axis=1) <= 1e-4 * np.linalg.norm(theirs, axis=1)).all()

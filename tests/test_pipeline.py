@@ -1,0 +1,248 @@
+"""dvc.yaml says what each stage depends on; the same holds for the lock, for the real study, and for a DVC remote."""
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ecglib import pipeline
+from ecglib.__main__ import arguments
+from ecglib.signals import EcgError
+
+ROOT = pipeline.ROOT
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+CODE = ("ecglib/", "notebooks/")
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """A small library, with a wing, a table and a lazy import, in the place of the real one."""
+    files = {
+        "__init__.py": '"""Words only."""\n__version__ = "1"\n',
+        "signals.py": "X = 1\n",
+        "plots.py": "from ecglib.signals import X\n",
+        "labels.py": "from pathlib import Path\nCODES = Path(__file__).parent / 'vocabulary'\n",
+        "train.py": "import ecglib.labels\n\ndef fit():\n    from . import encoders\n    encoders.build('net')\n",
+        "encoders/__init__.py": "import importlib\n",
+        "encoders/net.py": "from ecglib.signals import X\n",
+        "encoders/big.py": "from .net import X\n",
+        "objectives/__init__.py": "import importlib\n",
+        "objectives/jepa.py": "from .. import plots\n",
+        "objectives/clef.py": "",
+        "vocabulary/scp.csv": "code\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "ecglib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    return tmp_path
+
+
+def short(files: list[str]) -> str:
+    return " ".join(file.removeprefix("ecglib/").removesuffix(".py") for file in files)
+
+
+@pytest.mark.parametrize(
+    "code, strings, expected",
+    [
+        ("import numpy", (), ""),
+        ("import ecglib", (), ""),
+        ("from ecglib.signals import X", (), "signals"),
+        ("from ecglib import plots as p", (), "plots signals"),
+        ("def f():\n    import ecglib.plots", (), "plots signals"),
+        ("from ecglib import labels", (), "labels vocabulary"),
+        ("from ecglib import train", (), "encoders/__init__ encoders/net labels signals train vocabulary"),
+        ("from ecglib.encoders import big", (), "encoders/__init__ encoders/big encoders/net signals"),
+        ("from ecglib import objectives", ("clef",), "objectives/__init__ objectives/clef"),
+        ("from ecglib import objectives", ("jepa", "plots"), "objectives/__init__ objectives/jepa plots signals"),
+        ("from ecglib import objectives\nobjectives.build('clef')", (), "objectives/__init__ objectives/clef"),
+        ("import ecglib.encoders as e\ne.load(path)", (), "encoders/__init__ encoders/big encoders/net signals"),
+    ],
+)
+def test_closure_follows_imports_lookups_and_tables(tree, code, strings, expected):
+    assert short(pipeline.closure(code, strings)) == expected
+
+
+@pytest.mark.parametrize("room", ["cohort", "train", "probe", "report"])
+def test_closure_covers_what_python_loads(room):
+    code = f"import ecglib.{room}, sys; print(*[m.__file__ for n, m in sys.modules.items() if n.startswith('ecglib.')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {str(Path(file).relative_to(ROOT)) for file in done.stdout.split()}
+    empty = {name for name in loaded if pipeline._empty(ROOT / name)}
+    assert loaded - empty <= set(pipeline.closure(f"import ecglib.{room}"))
+
+
+@pytest.fixture(scope="module")
+def listed() -> dict[str, list[str]]:
+    assert Path.cwd() == ROOT, "run pytest in the repository's top folder"
+    return pipeline.stages(arguments)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_its_notebook_and_exactly_the_modules_behind_it(listed, stage):
+    assert [d for d in STAGES[stage]["deps"] if d.startswith(CODE)] == listed[stage], "python -m ecglib deps --write"
+
+
+def test_deps_are_written_where_one_is_missing_and_nothing_else_is_touched(tmp_path, listed):
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    (tmp_path / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    text = (ROOT / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(text.replace("      - ecglib/cohort.py\n", "", 1))
+    assert pipeline.write_stages(arguments, tmp_path) == ["pack"]
+    assert (tmp_path / "dvc.yaml").read_text() == text
+
+
+def test_a_plot_does_not_train_or_probe_anything_again(listed):
+    for stage in ("pack", "pretrain", "baseline", "probe"):
+        assert "ecglib/plots.py" not in listed[stage], stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_names_its_parameters_its_result_and_existing_inputs(stage):
+    content = STAGES[stage]
+    words = shlex.split(content["cmd"])
+    sections = [words[i + 1] for i, word in enumerate(words) if word == "--params"]
+    assert content.get("params", []) == sections and all(section in PARAMS for section in sections)
+    (out,) = content["outs"]
+    assert out.startswith("results/") and words[words.index("--out") + 1] == out
+    made = [out for other in STAGES.values() for out in expanded(other, other["outs"])]
+    for dep in expanded(content, content["deps"]):
+        if dep.startswith("results/"):
+            assert any(out == dep or out.startswith(f"{dep}/") for out in made), f"no stage makes {dep}"
+        elif dep.startswith(CODE):
+            assert (ROOT / dep).exists(), dep
+
+
+def expanded(stage: dict, paths: list[str]) -> list[str]:
+    """`paths` for every item of the stage's matrix."""
+    matrix = stage.get("matrix", {})
+    items = [dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())]
+    return [re.sub(r"\$\{item\.(\w+)\}", lambda m, item=item: item[m[1]], path) for item in items for path in paths]
+
+
+def test_no_interpolation_inside_a_flow_list():
+    assert not re.search(r"\[[^\]]*\$\{", (ROOT / "dvc.yaml").read_text())
+
+
+def test_the_lock_was_made_by_these_notebooks_and_modules():
+    """Holds without data: the hashes of code in dvc.lock are those of the files here."""
+    from dvc.repo import Repo
+
+    with Repo(ROOT) as repo:
+        stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]
+        assert {stage.name for stage in stages} == set(yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"])
+        for stage in stages:
+            assert not stage.changed_stage(), f"{stage.name}: another command than in dvc.lock"
+            code = [dep for dep in stage.deps if dep.def_path.startswith((*CODE, "params"))]
+            assert [dep.def_path for dep in code if dep.workspace_status()] == [], stage.name
+
+
+# The runner for real recordings.
+
+
+@pytest.fixture
+def ran(tree, monkeypatch) -> list[str]:
+    """Stages that `real` runs, with a command that copies a file in the place of the real ones."""
+    (tree / "data").mkdir()
+    (tree / "data/raw").write_text("1")
+    stages = {
+        "first": {"cmd": "pack one --dataset d --root {data} --out results/real/one", "deps": ["{data}/raw"]},
+        "second": {"cmd": "report --results results/real/one --out results/real/two", "deps": ["results/real/one"]},
+    }
+    (tree / "params.yaml").write_text(yaml.safe_dump({"real": {"stages": stages}}))
+    calls = []
+
+    def run(words, cwd):
+        args = arguments(words[3:])
+        calls.append(args.command)
+        source = Path(args.root, "raw") if args.command == "pack" else cwd / args.results / "out"
+        Path(cwd, args.out).mkdir(parents=True, exist_ok=True)
+        (cwd / args.out / "out").write_text(str(int(source.read_text()) % 10))
+        return subprocess.CompletedProcess(words, 1 if source.read_text() == "13" else 0)
+
+    monkeypatch.setattr(pipeline.subprocess, "run", run)
+    monkeypatch.chdir(tree)
+    return calls
+
+
+def test_the_real_study_repeats_only_what_has_changed(tree, ran, capsys):
+    def again() -> list[str]:
+        ran.clear()
+        pipeline.real(tree / "data", tree / "params.yaml", arguments)
+        return list(ran)
+
+    assert again() == ["pack", "report"] and again() == []
+    assert "nothing has changed" in capsys.readouterr().out
+    (tree / "data/raw").write_text("11")  # other recordings, the same cohort
+    assert again() == ["pack"]
+    (tree / "data/raw").write_text("2")
+    assert again() == ["pack", "report"]
+    shutil.rmtree(tree / "results/real/two")
+    assert again() == ["report"]
+    (tree / "data/raw").write_text("13")
+    with pytest.raises(EcgError, match="stage first failed"):
+        again()
+    (tree / "data/raw").write_text("3")
+    assert again() == ["pack", "report"]
+
+
+def test_the_real_study_names_a_missing_folder(tree):
+    with pytest.raises(EcgError, match="no such folder"):
+        pipeline.real(tree / "nowhere", tree / "params.yaml", arguments)
+
+
+def test_the_real_study_has_stages_whose_parameters_exist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name, stage in PARAMS["real"]["stages"].items():
+        args = arguments(shlex.split(stage["cmd"]))
+        assert args.out.startswith("results/real/"), name
+        assert pipeline.needs(args), name
+
+
+def test_an_unknown_section_lists_the_sections():
+    with pytest.raises(EcgError, match="no section 'pretrian'.*pretrain"):
+        pipeline.section(ROOT / "params.yaml", "pretrian")
+
+
+# A DVC remote.
+
+
+def test_results_travel_through_an_s3_remote(tmp_path, monkeypatch):
+    """Push to and pull from a local S3 server with the dvc[s3] of the lock."""
+    from dvc.repo import Repo
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        import boto3
+
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="study")
+        with Repo.init(tmp_path, no_scm=True) as repo:
+            monkeypatch.chdir(tmp_path)
+            with repo.config.edit() as config:
+                config["remote"]["store"] = {"url": "s3://study/dvc", "endpointurl": url}
+                config["core"]["remote"] = "store"
+            (tmp_path / "result.json").write_text(json.dumps({"auroc": 0.9}))
+            repo.add("result.json")
+            assert repo.push() == 1
+            (tmp_path / "result.json").unlink()
+            shutil.rmtree(repo.cache.local.path)
+            repo.pull()
+        assert json.loads((tmp_path / "result.json").read_text()) == {"auroc": 0.9}
+    finally:
+        server.stop()

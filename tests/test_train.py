@@ -1,0 +1,254 @@
+"""The loop: a hand-written loop as oracle, interruption at any moment, two processes, bad input."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from memory_cohort import NAMES, MemoryCohort
+from torch import nn
+
+from ecglib import checkpoint, encoders, objectives, train
+from ecglib.signals import EcgError
+
+TINY = dict(stem=8, widths=(8, 8), blocks=(1, 1), group_width=4)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return MemoryCohort()
+
+
+@pytest.fixture
+def data(cohort):
+    return train.CohortData(cohort, cohort.rows("train"), labels=NAMES)
+
+
+def toy(**params):
+    encoder = encoders.build("net1d", "small", 12, seed=1, **TINY)
+    return objectives.build("supervised", encoder, n_labels=len(NAMES), loss="bce", **params)
+
+
+def files(folder):
+    return {f.name: f.read_bytes() for f in folder.iterdir()}
+
+
+def test_data_delivers_profiled_signals_states_and_metadata(cohort):
+    rows = np.array([5, 2, 9])
+    cohort.mask[2, 3] = False
+    data = train.CohortData(cohort, rows, labels=NAMES, meta=("age", "sex"))
+    batch = data.batch(np.array([1, 0]))
+    cohort.mask[2, 3] = True
+    expected = data.profile.apply(cohort.batch([2, 5]), 100.0)
+    expected[0, 3] = 0
+    np.testing.assert_allclose(batch.x.numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert batch.lead_mask.sum(1).tolist() == [11, 12]
+    assert batch.labels.tolist() == cohort.labels.iloc[[2, 5]].to_numpy().tolist()
+    assert batch.patient_id[0] != batch.patient_id[1] and batch.text == ["", ""]
+    assert batch.meta["age"].tolist() == pytest.approx(cohort.records["age"].iloc[[2, 5]].tolist())
+    assert math.isnan(batch.meta["sex"][0]) and data.batch([2]).meta["sex"].item() == 0.0
+
+
+def test_data_too_large_for_memory_is_profiled_batch_by_batch(cohort, data, monkeypatch):
+    index = np.array([3, 0, 7])
+    inside = data.batch(index)
+    monkeypatch.setattr("ecglib.batches.CACHE_BYTES", 0)
+    outside = train.CohortData(cohort, cohort.rows("train"), labels=NAMES).batch(index)
+    torch.testing.assert_close(inside.x, outside.x, rtol=0, atol=0)
+
+
+def test_several_cohorts_make_one_data_set(cohort, data):
+    other = MemoryCohort(12, "B", seed=1)
+    second = train.CohortData(other, np.arange(12), labels=NAMES)
+    joint = train.JointData(data, second)
+    n = len(data)
+    assert len(joint) == n + 12 and joint.record_ids[n + 3] == "B0003"
+    batch = joint.batch(np.array([n + 3, 0, n, 5]))
+    torch.testing.assert_close(batch.x[[0, 2]], second.batch([3, 0]).x)
+    torch.testing.assert_close(batch.x[[1, 3]], data.batch([0, 5]).x)
+    assert torch.equal(batch.labels[[1, 3]], data.batch([0, 5]).labels)
+    assert len(set(joint.batch(np.arange(n + 12)).patient_id.tolist())) == n // 2 + 6
+
+
+def test_every_record_comes_once_per_epoch_in_an_order_of_seed_and_step_only():
+    epoch = np.concatenate([train.positions(20, 5, seed=3, step=s) for s in range(4, 8)])
+    assert sorted(epoch) == list(range(20))
+    assert np.array_equal(train.positions(20, 5, 3, 4), train.positions(20, 5, 3, 4))
+    assert not np.array_equal(train.positions(20, 5, 3, 0), train.positions(20, 5, 3, 4))
+    assert len(train.positions(7, 64, 0, 3)) == 7
+
+
+def test_learning_rate_warms_up_and_follows_half_a_cosine():
+    rates = [train.learning_rate(s, 100, 0.4, 10) for s in range(100)]
+    assert rates[0] == pytest.approx(0.04) and rates[9] == pytest.approx(0.4) == max(rates)
+    assert rates[55] == pytest.approx(0.2) and rates[-1] < 1e-3
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_fit_equals_a_loop_written_out(data, tmp_path):
+    """Oracle: plain PyTorch, the same order, learning rate, clipping and decay of matrices only."""
+    objective, plain = toy(), toy()
+    history = train.fit(objective, data, tmp_path, steps=6, batch_size=8, lr=1e-2, weight_decay=0.1, warmup=2, clip=0.5)
+    matrices = [p for p in plain.parameters() if p.ndim > 1]
+    vectors = [p for p in plain.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0}])
+    losses = []
+    for step in range(6):
+        order = np.random.default_rng([0, step // 3]).permutation(24)
+        batch = data.batch(order[8 * (step % 3) : 8 * (step % 3) + 8])
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * ((step + 1) / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 4)))
+        loss = nn.functional.binary_cross_entropy_with_logits(plain.logits(batch.x), batch.labels.float())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(history["loss"], losses, rtol=1e-5)
+    for ours, theirs in zip(objective.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_fit_leaves_three_files_with_the_same_bytes_each_time(data, tmp_path):
+    for folder in ("one", "two"):
+        torch.rand(1)  # the caller's generator has no influence
+        train.fit(toy(lead_dropout=0.2, shift=True), data, tmp_path / folder, steps=4, batch_size=8, checkpoint_every=1)
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert sorted(one) == ["encoder.json", "encoder.safetensors", "history.csv"] and one == two
+    assert list(pd.read_csv(tmp_path / "one/history.csv").columns) == ["step", "loss", "known", "lr"]
+    assert json.loads(one["encoder.json"])["info"]["objective"]["objective"] == "supervised"
+
+
+def test_best_weights_on_validation_are_kept(data):
+    scores = iter([0.1, 0.9, 0.3])
+    seen = []
+
+    def val(objective):
+        seen.append({k: v.clone() for k, v in objective.state_dict().items()})
+        return {"val_score": next(scores)}
+
+    objective = toy()
+    history = train.fit(objective, data, steps=6, batch_size=8, lr=0.01, val=val, val_every=2, select="best")
+    assert history["val_score"].dropna().tolist() == [0.1, 0.9, 0.3]
+    assert all(torch.equal(v, seen[1][k]) for k, v in objective.state_dict().items())
+    assert not torch.equal(seen[1]["head.weight"], seen[2]["head.weight"])
+
+
+def test_validation_loss_is_the_mean_over_records(cohort, data):
+    val = train.CohortData(cohort, cohort.rows("val"), labels=NAMES)
+    objective = toy().eval()
+    history = train.fit(objective, data, steps=1, batch_size=8, val=val)
+    assert history["val_loss"].item() == pytest.approx(
+        objective.eval()(val.batch(np.arange(len(val))))[0].item(), rel=1e-5
+    )
+
+
+KILLED = """
+import sys, torch
+sys.path[:0] = [{tests!r}]
+from test_train import MemoryCohort, NAMES, slow_fit, train
+torch.set_num_threads(1)
+cohort = MemoryCohort()
+slow_fit(train.CohortData(cohort, cohort.rows("train"), labels=NAMES), {out!r})
+"""
+
+
+def slow_fit(data, out):
+    objective = toy(lead_dropout=0.2)
+    return train.fit(objective, data, out, steps=40, batch_size=8, lr=0.01, checkpoint_every=3, val=lambda o: {
+        "val_score": -float(o.head.weight.abs().sum())}, val_every=7, select="best")  # fmt: skip
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_bytes(data, tmp_path):
+    torch.set_num_threads(1)
+    code = KILLED.format(tests=os.path.dirname(__file__), out=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-c", code])
+    partial = tmp_path / "killed" / train.CHECKPOINT
+    while not partial.exists():
+        assert process.poll() is None, "ended before the first checkpoint"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = checkpoint.read(partial)[1]["step"]
+    assert 0 < step < 40 and not (tmp_path / "killed/history.csv").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slow_fit(data, tmp_path / "killed")
+        slow_fit(data, tmp_path / "whole")
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_training_is_not_continued(data, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["step"] == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train.fit(toy(), data, tmp_path, steps=4, batch_size=8, checkpoint_every=1, progress=stop)
+    with pytest.warns(UserWarning, match="another training"):
+        history = train.fit(toy(), data, tmp_path, steps=4, batch_size=8, lr=0.5)
+    assert len(history) == 4
+    (tmp_path / train.CHECKPOINT).write_bytes(b"half")
+    with pytest.raises(EcgError, match="not a checkpoint"):
+        train.fit(toy(), data, tmp_path, steps=4, batch_size=8)
+
+
+def test_two_processes_follow_one_at_the_same_global_batch(cohort, data, tmp_path):
+    one, two = toy(), toy()
+    single = train.fit(one, data, tmp_path / "one", steps=5, batch_size=8, lr=0.01)
+    double = train.fit(two, data, tmp_path / "two", steps=5, batch_size=8, lr=0.01, devices=2, strategy="ddp_spawn")
+    np.testing.assert_allclose(double["loss"], single["loss"], rtol=1e-5)
+    for ours, theirs in zip(two.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    with pytest.raises(EcgError, match="out_dir"):
+        train.fit(toy(), data, steps=1, devices=2)
+
+
+class Poisoned:
+    """Data in which record 5 is not finite."""
+
+    def __init__(self, data):
+        self.data, self.record_ids = data, data.record_ids
+
+    def __len__(self):
+        return len(self.data)
+
+    def batch(self, index):
+        batch = self.data.batch(index)
+        bad = torch.from_numpy(np.asarray(index) == 5)[:, None, None]
+        return batch._replace(x=batch.x.masked_fill(bad, math.nan))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_records(data, tmp_path):
+    with pytest.raises(EcgError, match=data.record_ids[5]) as error:
+        train.fit(toy(), Poisoned(data), tmp_path, steps=9, batch_size=4, checkpoint_every=1)
+    assert "loss" in str(error.value)
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def test_arguments_that_do_not_fit_are_refused(cohort, data):
+    with pytest.raises(EcgError, match="select"):
+        train.fit(toy(), data, steps=1, select="best")
+    with pytest.raises(EcgError, match="no rows"):
+        train.CohortData(cohort, [])
+
+
+def test_checkpoints_replace_the_old_file_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"a": torch.ones(2)}, {"step": 1})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError):
+        checkpoint.save(path, {"a": torch.zeros(2)}, {"step": 2})
+    tensors, info = checkpoint.read(path)
+    assert tensors["a"].tolist() == [1, 1] and info == {"step": 1}
