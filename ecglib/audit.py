@@ -1,4 +1,5 @@
-"""What one wants to know of packed cohorts before any model: who was recorded, what is missing, what leaks, what differs."""
+"""What one wants to know of packed cohorts before any model: who was recorded, what is missing, what leaks, what
+differs. Every function takes {name: open Cohort} and gives a table."""
 
 import hashlib
 
@@ -6,8 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy import signal as sps
 
-from ecglib import labels
+from ecglib import labels, quality
+from ecglib.signals import Recording
 from ecglib.windows import unpack_bits
+
+QUALITY = {"amplitude_mv": "amplitude (mV)", "drift_mv": "drift below 0.5 Hz (mV)"}
 
 
 def who(cohorts: dict) -> pd.DataFrame:
@@ -37,7 +41,7 @@ def _who(cohort) -> dict:
 
 
 def missing(cohorts: dict, columns) -> pd.DataFrame:
-    """Share of records without a value, by column of the metadata (rows) and cohort; 1 where the column is not there."""
+    """Share of records without a value, by metadata column (rows) and cohort; 1 where the column is not there."""
     tables = {name: c.records.drop_duplicates("record_id") for name, c in cohorts.items()}
     return pd.DataFrame(
         {n: {c: t[c].replace("", np.nan).isna().mean() if c in t else 1.0 for c in columns} for n, t in tables.items()}
@@ -45,7 +49,7 @@ def missing(cohorts: dict, columns) -> pd.DataFrame:
 
 
 def defects(cohorts: dict) -> pd.DataFrame:
-    """Windows that were kept and marked, by cohort: flat or missing leads, interpolated gaps, clipped samples, padding."""
+    """Windows kept and marked, by cohort: flat or missing leads, interpolated gaps, clipped samples, padding."""
     rows = {}
     for name, cohort in cohorts.items():
         table, n_leads = cohort.records, len(cohort.leads)
@@ -101,7 +105,7 @@ def spectra(cohorts: dict, lead: str = "I", most: int = 400, seed: int = 0) -> p
 
 
 def statements(cohorts: dict, min_positives: int = 0) -> pd.DataFrame:
-    """How often each statement is present: cohort, label, positives, known, prevalence; unknown is not counted as absent."""
+    """How often each statement is present: cohort, label, positives, known, prevalence; unknown is not absent."""
     rows = []
     for name, cohort in cohorts.items():
         for label in cohort.labels:
@@ -123,3 +127,21 @@ def examples(cohort, wanted, seed: int = 0) -> dict[str, int]:
             if len(rows):
                 found[label] = int(rng.choice(rows))
     return found
+
+
+def signal_quality(cohorts: dict, most: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Median and 5-95 % range of `quality.assess` over at most `most` drawn windows, a column per cohort."""
+    columns = {}
+    for name, cohort in cohorts.items():
+        rows = np.sort(np.random.default_rng(seed).permutation(len(cohort))[:most])
+        facts = pd.DataFrame([quality.assess(_recording(cohort, row)) for row in rows])
+        low, mid, high = facts[list(QUALITY)].quantile([0.05, 0.5, 0.95]).to_numpy()
+        texts = [f"{m:.2f} ({a:.2f} to {b:.2f})" for m, a, b in zip(mid, low, high, strict=True)]
+        columns[name] = dict(zip(QUALITY.values(), texts, strict=True))
+        columns[name]["windows with a clipped lead"] = f"{(facts.n_clipped > 0).mean():.1%}"
+    return pd.DataFrame(columns)
+
+
+def _recording(cohort, row: int) -> Recording:
+    mask = cohort.lead_mask([row])[0]
+    return Recording(cohort.batch([row])[0], cohort.fs, cohort.leads, mask, str(cohort.records.record_id[row]))

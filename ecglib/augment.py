@@ -30,7 +30,7 @@ def lead_views(x):
 
 
 def random_lead_view(x: torch.Tensor, generator: torch.Generator, p: float = 0.5) -> torch.Tensor:
-    """Return one frontal view per record, (batch, 1, time), of x (batch, lead, time) whose first two leads are I and II.
+    """Return one frontal view per record: x (batch, lead, time), first two leads I and II -> (batch, 1, time).
 
     With probability p one of the six other views, drawn uniformly; otherwise lead I. The generator lives on the CPU,
     so that the draw is the same on every device.

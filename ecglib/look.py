@@ -4,11 +4,14 @@ import io
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 
 MM = 1 / 25.4
 COLUMN, PAGE = 89 * MM, 183 * MM  # inches: one and two columns of a journal
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
 MARKERS = "osD^vPX*"
+INTERVAL = "95 % interval"
 INK, SOFT, FAINT = "#22262A", "#6B7178", "#E3E6E9"
 
 
@@ -66,3 +69,38 @@ def save(figure, out_dir, name, dpi=300):
         unfinished.write_bytes(drawn.getvalue())
         unfinished.replace(paths[-1])
     return tuple(paths)
+
+
+def new_axes(ax, height, width=COLUMN):
+    """`ax` itself, or the Axes of a new figure of that size in inches."""
+    if ax is not None:
+        return ax
+    style()
+    return plt.subplots(figsize=(width, height))[1]
+
+
+def error_bars(ax, at, point, low, high, colour, *, along="x", **look):
+    """Marks at `point` with bars from low to high along one axis; `at` is the place on the other."""
+    point, low, high = (np.asarray(values, float) for values in (point, low, high))
+    x, y = (point, at) if along == "x" else (at, point)
+    error = {f"{along}err": np.stack([point - low, high - point])}
+    look = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0.9, "elinewidth": 0.9, "zorder": 3} | look
+    return ax.errorbar(x, y, **error, color=colour, **look)
+
+
+def name_rows(ax, names):
+    """Names down the y axis, the first on top, with a hair line each."""
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", color=FAINT, linewidth=0.4)
+
+
+def legend_above(ax, handles=None):
+    """Legend above the axes, where it can cover nothing, in as many columns as the names leave room for."""
+    handles = handles or ax.get_legend_handles_labels()[0]
+    wide = 9 + 1.35 * max(len(handle.get_label()) for handle in handles)  # mm of a symbol and its words
+    room = max(1, int(ax.get_position().width * ax.figure.get_figwidth() / MM / wide))
+    lines = -(-len(handles) // room)
+    look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.3, "handletextpad": 0.5}
+    ax.legend(handles=handles, ncols=-(-len(handles) // lines), columnspacing=1.4, handlelength=1.6, **look)

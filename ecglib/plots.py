@@ -4,16 +4,29 @@ Axes carry units and intervals are always drawn. `style` is one look for all: De
 palette of Okabe and Ito (2008), sizes for a journal column of 89 mm. Tables come from `ecglib.report`.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ecglib import metrics
 from ecglib.clinical import ecg_paper
-from ecglib.look import COLUMN, FAINT, INK, MARKERS, MM, PALETTE, SOFT, save, style
+from ecglib.look import (
+    COLUMN,
+    INK,
+    INTERVAL,
+    MARKERS,
+    MM,
+    PALETTE,
+    SOFT,
+    error_bars,
+    legend_above,
+    name_rows,
+    new_axes,
+    save,
+    style,
+)
 from ecglib.signals import EcgError
+from ecglib.surveys import prevalence, spectra
 
 __all__ = [
     "calibration",
@@ -24,6 +37,7 @@ __all__ = [
     "paired_differences",
     "prevalence",
     "save",
+    "spectra",
     "style",
     "training_curves",
 ]
@@ -38,14 +52,6 @@ NAMES = {
     "ece": "ECE",
     "brier": "Brier score",
 }
-INTERVAL = "95 % interval"
-
-
-def _axes(ax, height, width=COLUMN):
-    if ax is not None:
-        return ax
-    style()
-    return plt.subplots(figsize=(width, height))[1]
 
 
 def _colours(names):
@@ -77,68 +83,13 @@ def _one(table, columns):
             raise EcgError(f"one figure shows one {name}, not {found}", field=name, fix=f"filter the table by {name}")
 
 
-def _bars(ax, at, point, low, high, colour, *, along="x", **look):
-    point, low, high = (np.asarray(values, float) for values in (point, low, high))
-    x, y = (point, at) if along == "x" else (at, point)
-    error = {f"{along}err": np.stack([point - low, high - point])}
-    look = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0.9, "elinewidth": 0.9, "zorder": 3} | look
-    return ax.errorbar(x, y, **error, color=colour, **look)
-
-
-def _rows(ax, names):
-    """Names down the y axis, the first on top, with a hair line each."""
-    ax.set_yticks(np.arange(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="y", color=FAINT, linewidth=0.4)
-
-
-def _above(ax, handles=None):
-    """Legend above the axes, where it can cover nothing, in as many columns as the names leave room for."""
-    handles = handles or ax.get_legend_handles_labels()[0]
-    wide = 9 + 1.35 * max(len(handle.get_label()) for handle in handles)  # mm of a symbol and its words
-    room = max(1, int(ax.get_position().width * ax.figure.get_figwidth() / MM / wide))
-    lines = -(-len(handles) // room)
-    look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.3, "handletextpad": 0.5}
-    ax.legend(handles=handles, ncols=-(-len(handles) // lines), columnspacing=1.4, handlelength=1.6, **look)
-
-
-def prevalence(states, labels=None, *, ax=None):
-    """Share of records with each label and its 95 % Wilson interval, several cohorts side by side.
-
-    states: {cohort name: DataFrame (record, label) of label states}; present against absent, unknown and possible left
-    out. A label that a cohort knows nothing about shows nothing there. labels: which and in what order, by default all,
-    the most frequent of the first cohort on top. The axis is stretched near zero (square root).
-    """
-    hits = pd.DataFrame({name: (table == 1).sum() for name, table in states.items()}).fillna(0)
-    known = pd.DataFrame({name: table.isin((0, 1)).sum() for name, table in states.items()}).fillna(0)
-    if labels is None:
-        labels = (hits / known).sort_values(list(states), ascending=False, kind="stable").index
-    hits, known, top = hits.loc[list(labels)], known.loc[list(labels)], 0.0
-    ax = _axes(ax, (16 + (2.2 + 1.2 * len(states)) * len(labels)) * MM)
-    offsets = np.linspace(-0.24, 0.24, len(states)) if len(states) > 1 else [0.0]
-    for k, name in enumerate(states):
-        rows = np.flatnonzero(known[name])
-        share = (hits[name] / known[name]).to_numpy()[rows]
-        low, high = metrics.wilson(hits[name].to_numpy()[rows], known[name].to_numpy()[rows])
-        look = {"marker": MARKERS[k], "markersize": 2.4, "label": f"{name} ({len(states[name]):,})"}
-        _bars(ax, rows + offsets[k], 100 * share, 100 * low, 100 * high, PALETTE[k], **look)
-        top = max(top, 100 * high.max(initial=0))
-    ax.set_xscale("function", functions=(lambda v: np.sqrt(np.maximum(v, 0)), np.square))
-    ax.set(xlim=(0, min(100, 1.05 * top)), xlabel=f"Prevalence (% of records, {INTERVAL})")
-    ax.xaxis.set_major_locator(FixedLocator([t for t in (0, 1, 5, 10, 20, 40, 60, 80, 100) if t <= 1.05 * top]))
-    _rows(ax, list(labels))
-    _above(ax)
-    return ax
-
-
 def training_curves(histories, y="loss", *, x="step", ylabel="", ax=None):
     """A logged quantity against the training step: running mean with the 10-90 % band, or points where it is sparse.
 
     histories: {name: DataFrame with columns x and y}; rows without y are left out. The band is the spread between
     batches within a window of a fortieth of the run, not an interval of the mean.
     """
-    ax = _axes(ax, 62 * MM)
+    ax = new_axes(ax, 62 * MM)
     for (name, history), colour in zip(histories.items(), _colours(list(histories)).values(), strict=True):
         lacking = {x, y} - set(history)
         if lacking:
@@ -152,7 +103,7 @@ def training_curves(histories, y="loss", *, x="step", ylabel="", ax=None):
     ax.set(xlabel="Optimiser step" if x == "step" else x, ylabel=ylabel or y.replace("_", " ").capitalize())
     ax.margins(x=0.01)
     ax.grid(axis="y")
-    _above(ax)
+    legend_above(ax)
     return ax
 
 
@@ -163,14 +114,14 @@ def label_efficiency(table, metric="auroc", label="macro", *, ax=None):
     """
     table = table[(table["metric"] == metric) & (table["label"] == label) & (table["fraction"] > 0)]
     _one(table, ["cohort", "split"])
-    ax = _axes(ax, 72 * MM)
+    ax = new_axes(ax, 72 * MM)
     models = _models(table)
     shifts = 1.05 ** (np.arange(len(models)) - (len(models) - 1) / 2)
     for k, ((name, rows), colour) in enumerate(zip(models.items(), _colours(list(models)).values(), strict=True)):
         rows = rows.sort_values("fraction")
         at = 100 * rows["fraction"].to_numpy() * shifts[k]
         look = {"linestyle": "-", "linewidth": 1.1, "marker": MARKERS[k % len(MARKERS)], "label": name}
-        _bars(ax, at, rows["point"], rows["low"], rows["high"], colour, along="y", **look)
+        error_bars(ax, at, rows["point"], rows["low"], rows["high"], colour, along="y", **look)
     ticks = np.array(sorted(100 * table["fraction"].unique()))
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(ticks))
@@ -179,7 +130,7 @@ def label_efficiency(table, metric="auroc", label="macro", *, ax=None):
     title = NAMES.get(metric, metric.capitalize())
     ax.set(xlabel="Share of the training labels", ylabel=f"{title}, {label} ({INTERVAL})")
     ax.grid(axis="y")
-    _above(ax)
+    legend_above(ax)
     return ax
 
 
@@ -192,7 +143,7 @@ def forest(table, metric="auroc", *, ax=None):
     _one(table, ["cohort", "encoder", "mode", "fraction"])
     macro = table["label"] == "macro"
     table = pd.concat([table[~macro].sort_values("internal", ascending=False, kind="stable"), table[macro]])
-    ax = _axes(ax, (20 + 4.6 * len(table)) * MM)
+    ax = new_axes(ax, (20 + 4.6 * len(table)) * MM)
     at, name = np.arange(len(table)), table["cohort"].iloc[0]
     for side, offset, colour, marker, words in (
         ("internal", -0.17, PALETTE[0], "o", "internal test"),
@@ -200,12 +151,12 @@ def forest(table, metric="auroc", *, ax=None):
     ):
         ends = [table[side + end] for end in ("", "_low", "_high")]
         fill = colour if side == "internal" else "white"
-        _bars(ax, at + offset, *ends, colour, marker=marker, markerfacecolor=fill, label=words)
+        error_bars(ax, at + offset, *ends, colour, marker=marker, markerfacecolor=fill, label=words)
     counts = zip(table["label"], table["n_positives_internal"], table["n_positives_external"], strict=True)
     names = [f"{label}  ({inside:,} | {outside:,})" for label, inside, outside in counts]
     if macro.any():
         names[-1] = f"mean of {len(table) - 1}"
-    _rows(ax, names)
+    name_rows(ax, names)
     if macro.any():
         ax.axhline(len(table) - 1.5, color=INK, linewidth=0.6)
         ax.get_yticklabels()[-1].set_fontweight("bold")
@@ -214,7 +165,7 @@ def forest(table, metric="auroc", *, ax=None):
         ax.set_xlim(max(0, min(0.5, lowest) - 0.01), 1.005)
         ax.axvline(0.5, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     ax.set_xlabel(f"{NAMES.get(metric, metric.capitalize())} ({INTERVAL})\nin brackets: positives internal | external")
-    _above(ax)
+    legend_above(ax)
     return ax
 
 
@@ -222,16 +173,16 @@ def paired_differences(table, *, ax=None):
     """Differences to the reference encoders with intervals, from `report.differences` of one cohort, split, metric."""
     table = table.dropna(subset=["point"])
     _one(table, ["cohort", "split", "metric"])
-    ax = _axes(ax, (16 + 4.6 * len(table)) * MM)
+    ax = new_axes(ax, (16 + 4.6 * len(table)) * MM)
     names = [f"{r.encoder} \N{MINUS SIGN} {r.reference}, {100 * r.fraction:g} %" for r in table.itertuples()]
     colours = _colours(list(dict.fromkeys(table["encoder"])))
     for k, row in enumerate(table.itertuples()):
         look = {"marker": "o", "markerfacecolor": colours[row.encoder] if row.p_holm < 0.05 else "white"}
-        _bars(ax, [k], [row.point], [row.low], [row.high], colours[row.encoder], **look)
+        error_bars(ax, [k], [row.point], [row.low], [row.high], colours[row.encoder], **look)
     ax.axvline(0, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     metric = NAMES.get(table["metric"].iloc[0], table["metric"].iloc[0])
     ax.set_xlabel(f"Difference in macro {metric}\n({INTERVAL}; filled: Holm p < 0.05)")
-    _rows(ax, names)
+    name_rows(ax, names)
     return ax
 
 
@@ -241,19 +192,19 @@ def calibration(table, *, ax=None):
     table: `report.calibration` of one cohort, split, label and fraction.
     """
     _one(table, ["cohort", "split", "label", "fraction"])
-    ax = _axes(ax, COLUMN)
+    ax = new_axes(ax, COLUMN)
     ax.plot([0, 1], [0, 1], color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     models = _models(table)
     for k, ((name, rows), colour) in enumerate(zip(models.items(), _colours(list(models)).values(), strict=True)):
         rows = rows.sort_values("bin")
         look = {"linestyle": "-", "linewidth": 0.9, "marker": MARKERS[k % len(MARKERS)], "label": name}
-        _bars(ax, rows["probability"], rows["frequency"], rows["low"], rows["high"], colour, along="y", **look)
+        error_bars(ax, rows["probability"], rows["frequency"], rows["low"], rows["high"], colour, along="y", **look)
     which = "all labels" if table["label"].iloc[0] == "all" else table["label"].iloc[0]
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="Predicted probability")
     ax.set_ylabel(f"Observed share of positives, {which} ({INTERVAL})")
     ax.set_aspect("equal")
     ax.grid()
-    _above(ax)
+    legend_above(ax)
     return ax
 
 
@@ -274,7 +225,7 @@ def embedding_map(z, labels, *, coordinates=False, ax=None):
         ]
     names, counts = np.unique(labels[labels != ""].astype(str), return_counts=True)
     names = list(names[np.argsort(-counts, kind="stable")])
-    ax = _axes(ax, 84 * MM)
+    ax = new_axes(ax, 84 * MM)
     for name, colour in [("", "#D4D7DB"), *_colours(names).items()]:
         rows = np.flatnonzero(labels == name)
         if rows.size:
@@ -285,7 +236,7 @@ def embedding_map(z, labels, *, coordinates=False, ax=None):
     dots = [Line2D([], [], marker="o", linestyle="none", markersize=4, color=h.get_facecolor()[0][:3]) for h in handles]
     for dot, word in zip(dots, words, strict=True):
         dot.set_label(word)
-    _above(ax, dots)
+    legend_above(ax, dots)
     return ax
 
 

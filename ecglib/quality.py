@@ -5,19 +5,20 @@ import numpy as np
 from ecglib.preprocess import bandpass
 from ecglib.signals import LEADS, Recording, einthoven_residual
 
-PLAUSIBLE_MV = (0.05, 6.0)  # typical peak-to-peak size of a lead; see `assess`
+PLAUSIBLE_MV = (0.02, 20.0)  # size of a lead: real ones are 0.3 to 11 mV (wearables with motion), unit slips 1000 times
 CLIPPED_SHARE, CLIPPED_RUN = 0.002, 4  # share of samples at an extreme, in runs of at least this many
 
 
 def assess(recording: Recording) -> dict:
     """Describe a recording; raises nothing, decides nothing.
 
-    flat_leads, clipped_leads: names joined by blanks (flat: constant or no samples; clipped: runs at the extreme values);
-    n_flat, n_clipped: how many; nan_share: share of missing samples over all leads; longest_gap_s: longest run of them
-    in seconds; amplitude_mv: median over the usable leads of the range from the 0.1st to the 99.9th percentile;
-    peak_mv: largest magnitude; drift_mv: median over leads of the standard deviation below 0.5 Hz; einthoven_mv: see
-    `signals.einthoven_residual` (NaN unless all twelve leads are there); implausible: amplitude_mv outside
-    PLAUSIBLE_MV, which is what a slip between microvolt and millivolt looks like.
+    flat_leads, clipped_leads: names joined by blanks (flat: constant or no samples; clipped: runs at the extreme
+    values); n_flat, n_clipped: how many; nan_share: share of missing samples over all leads; longest_gap_s: longest
+    run of them in seconds; amplitude_mv: median over the usable leads of the range from the 0.1st to the 99.9th
+    percentile; peak_mv: largest magnitude; drift_mv: median over leads of the standard deviation below 0.5 Hz;
+    einthoven_mv: see `signals.einthoven_residual` (NaN unless all twelve leads are there); implausible: amplitude_mv
+    outside PLAUSIBLE_MV, which is what a slip between microvolt and millivolt looks like (a gain that is wrong by 5, as
+    in the PTB-XL part of CinC 2020, shows only in the median amplitude of a corpus: 6 mV instead of 1.2).
     """
     x = np.asarray(recording.signal, np.float32)
     missing = ~np.isfinite(x)

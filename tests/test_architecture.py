@@ -20,7 +20,7 @@ FLOORS = [
     ["packing", "audit", "cohort", "objectives/", "batches", "zoo"],
     ["train"],
     ["classifiers", "probe"],
-    ["look", "clinical", "plots", "predictions", "transfer", "page", "report", "execute", "pipeline", "__main__"],
+    ["look", "clinical", "surveys", "plots", "predictions", "transfer", "page", "report", "execute", "pipeline", "__main__"],
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 WINGS = ("datasets/", "encoders/", "objectives/")  # simulate/ is one room in several files
@@ -32,7 +32,7 @@ NUMERIC = {"numpy", "pandas", "pyarrow", "scipy", "sklearn", "torch", "lightning
 ONLY = {  # package -> the rooms that may import it
     "wfdb": {"wfdb_io", "datasets/"},
     "sleepecg": {"beats"},
-    "matplotlib": {"look", "clinical", "plots"},
+    "matplotlib": {"look", "clinical", "surveys", "plots"},
     "joblib": {"packing", "cohort"},
     "lightning_fabric": {"train"},
     "huggingface_hub": {"zoo"},

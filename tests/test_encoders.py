@@ -132,18 +132,18 @@ def test_same_padding_equals_padding_by_hand():
     """Output length ceil(L / s), the smaller half of the zeros in front: against numpy's correlation."""
     for stride, n_times in ((1, 40), (2, 40), (2, 41)):
         conv = net1d.SameConv(1, 1, 16, stride)
-        x = torch.randn(1, 1, n_times)
+        x = torch.randn(1, 1, 1, n_times)
         out = -(-n_times // stride)
         total = max(0, (out - 1) * stride + 16 - n_times)
-        padded = np.pad(x[0, 0].numpy(), (total // 2, total - total // 2))
+        padded = np.pad(x[0, 0, 0].numpy(), (total // 2, total - total // 2))
         kernel, bias = conv.weight.detach().numpy()[0, 0], conv.bias.item()
         expected = [padded[i * stride : i * stride + 16] @ kernel + bias for i in range(out)]
-        np.testing.assert_allclose(conv(x).detach().numpy()[0, 0], expected, atol=1e-5)
+        np.testing.assert_allclose(conv(x).detach().numpy()[0, 0, 0], expected, atol=1e-5)
 
 
 def test_an_odd_length_meets_a_literal_zero_in_the_shortcut():
     block = net1d.Block(8, 16, 2, 16, 8, 1.0, first=False)
-    shortcut = block.shortcut(-torch.ones(1, 8, 5))
+    shortcut = block.shortcut(-torch.ones(1, 8, 1, 5))[:, :, 0]
     assert shortcut.shape == (1, 16, 3)
     assert shortcut[0, 4:12].tolist() == [[-1.0, -1.0, 0.0]] * 8
     assert (shortcut[0, :4] == 0).all() and (shortcut[0, 12:] == 0).all()

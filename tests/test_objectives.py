@@ -144,9 +144,9 @@ def test_lead_views_feed_one_lead_and_evaluation_takes_lead_one(batch):
     for seed in range(40):
         torch.manual_seed(seed)
         seen.append(objective.augment(batch.x))
-    frontal = [batch.x[:, i] * sign for i, sign in ((0, 1), (5, -1), (2, -1), (4, -1 if False else 1), (3, -1), (1, 1), (5, 1))]
+    frontal = [batch.x[:, i] * sign for i, sign in ((0, 1), (5, -1), (2, -1), (4, 1), (3, -1), (1, 1), (5, 1))]
     for view in torch.stack(seen).flatten(0, 1)[:, 0]:
-        assert any((view - lead).abs().amax() < 0.2 for leads in frontal for lead in leads)
+        assert any((view - lead).abs().amax() < 0.05 for leads in frontal for lead in leads)
     assert any((v[:, 0] - batch.x[:, 0]).abs().max() > 0.1 for v in seen)
 
 

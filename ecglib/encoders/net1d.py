@@ -2,6 +2,7 @@
 
 Pre-activation bottleneck blocks with grouped convolutions and squeeze-excitation; no normalisation layer anywhere.
 Groups are width / group_width also where ratio is not 1; max-pools see literal zeros; both as in the published weights.
+Inside, signals are (batch, channel, 1, time) with the channels last in memory: the same numbers, faster on CPUs.
 """
 
 import math
@@ -34,7 +35,7 @@ SIZES = {
 
 
 class SameConv(nn.Conv1d):
-    """Convolution with output length ceil(L / stride); of the zeros needed, the smaller half goes before the signal."""
+    """x (batch, channel, 1, time) -> (.., ceil(time / stride)); the smaller half of the zeros goes in front."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel, stride, length = self.kernel_size[0], self.stride[0], x.shape[-1]
@@ -43,11 +44,11 @@ class SameConv(nn.Conv1d):
         if total % 2:
             x = F.pad(x, (left, total - left))
             left = 0
-        return F.conv1d(x, self.weight, self.bias, stride, left, 1, self.groups)
+        return F.conv2d(x, self.weight.unsqueeze(2), self.bias, (1, stride), (0, left), 1, self.groups)
 
 
 class Block(nn.Module):
-    """x (batch, width_in, time) -> (batch, width_out, ceil(time / stride))."""
+    """x (batch, width_in, 1, time) -> (batch, width_out, 1, ceil(time / stride))."""
 
     def __init__(self, width_in, width_out, stride, kernel, group_width, ratio, first):
         super().__init__()
@@ -62,14 +63,14 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(x if self.first else F.silu(x))
         h = self.conv3(F.silu(self.conv2(F.silu(h))))
-        scale = torch.sigmoid(self.se_fc2(F.silu(self.se_fc1(h.mean(-1)))))
-        return torch.addcmul(self.shortcut(x), h, scale.unsqueeze(-1))
+        scale = torch.sigmoid(self.se_fc2(F.silu(self.se_fc1(h.mean((2, 3))))))
+        return torch.addcmul(self.shortcut(x), h, scale[:, :, None, None])
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
         if self.stride == 2:  # an odd length gets one literal zero on the right, not minus infinity
-            x = F.max_pool1d(F.pad(x, (0, 1)) if x.shape[-1] % 2 else x, 2)
+            x = F.max_pool2d(F.pad(x, (0, 1)) if x.shape[-1] % 2 else x, (1, 2))
         if self.grow:
-            x = F.pad(x, (0, 0, self.grow // 2, self.grow - self.grow // 2))
+            x = F.pad(x, (0, 0, 0, 0, self.grow // 2, self.grow - self.grow // 2))
         return x
 
 
@@ -114,11 +115,11 @@ class Encoder(nn.Module):
         return self._map(x).mean(-1)
 
     def _map(self, x):
-        x = F.silu(self.stem(x))
+        x = F.silu(self.stem(x.unsqueeze(2).contiguous(memory_format=torch.channels_last)))
         for stage in self.stages:
             for block in stage:
                 x = block(x)
-        return x
+        return x.squeeze(2)
 
 
 def published_key(key: str) -> str:

@@ -2,6 +2,7 @@
 
 Bias-free convolutions with batch normalisation, also in the projecting shortcuts; stem with stride 2 and a max-pool
 (design of resnet1d_wang in helme/ecg_ptbxl_benchmarking, doi 10.1109/jbhi.2020.3022989, at CPU size).
+Inside, signals are (batch, channel, 1, time) with the channels last in memory: the same numbers, faster on CPUs.
 """
 
 import torch
@@ -17,8 +18,8 @@ SIZES = {
 
 def conv_bn(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Bias-free convolution, padded by kernel // 2 on both sides, then batch normalisation."""
-    conv = nn.Conv1d(width_in, width_out, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm1d(width_out))
+    conv = nn.Conv2d(width_in, width_out, (1, kernel), (1, stride), (0, kernel // 2), bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width_out))
 
 
 class Block(nn.Module):
@@ -41,7 +42,9 @@ class Encoder(nn.Module):
     def __init__(self, n_leads=12, widths=(32, 48, 64, 96), blocks=2, kernel=7, stem_kernel=15):
         super().__init__()
         self.dim = widths[-1]
-        self.stem = nn.Sequential(conv_bn(n_leads, widths[0], stem_kernel, 2), nn.ReLU(), nn.MaxPool1d(3, 2, 1))
+        self.stem = nn.Sequential(
+            conv_bn(n_leads, widths[0], stem_kernel, 2), nn.ReLU(), nn.MaxPool2d((1, 3), (1, 2), (0, 1))
+        )
         layers, width = [], widths[0]
         for i, out in enumerate(widths):
             for j in range(blocks):
@@ -51,7 +54,8 @@ class Encoder(nn.Module):
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """x (batch, n_leads, time) -> (batch, token, dim), one token per 32 samples."""
-        return self.blocks(self.stem(x)).transpose(1, 2)
+        x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        return self.blocks(self.stem(x)).squeeze(2).transpose(1, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.tokens(x).mean(1)

@@ -2,8 +2,8 @@
 
 A file `objectives/<name>.py` holds a class `Objective(nn.Module)` whose constructor takes the encoder and keyword
 scalars with defaults; `forward(batch) -> (loss, logs)` takes an `ecglib.batches.Batch` and makes its own views;
-optional `after_step(step)`. Random draws come from torch's global generator, which `train.fit` seeds anew before every step.
-Dropping a file in is all it takes.
+optional `after_step(step)`. Random draws come from torch's global generator, which `train.fit` seeds anew before every
+step. Dropping a file in is all it takes.
 """
 
 import importlib

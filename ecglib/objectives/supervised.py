@@ -95,7 +95,7 @@ class Objective(nn.Module):
     def augment(self, x: torch.Tensor) -> torch.Tensor:
         """The training view of x (batch, lead, time)."""
         if self.lead_views:
-            x = random_lead_view(x)
+            x = random_lead_view(x, torch.default_generator)
         if self.shift:
             x = torch.roll(x, int(torch.randint(x.shape[-1], ())), -1)
         if self.gain:

@@ -98,7 +98,7 @@ def complete(seed, ids, patients, want, who, d, hr_shift=0.0):
     """
     male, a = who["male"] == 1, who["age"] - 52.0
     hr = np.where(male, 65.0, 68.0) + hr_shift + 11.0 * d.n("hr")
-    hr = np.minimum(np.maximum(hr, 51.0 + 6.0 * d.u("fast")), 97.0)
+    hr = np.minimum(np.maximum(hr, 50.0 + 4.0 * d.u("fast")), 97.0)
     for name, low, high in (("STACH", 103, 150), ("SBRAD", 40, 49), ("PACE", 60, 75), ("2AVB", 65, 95)):
         hr = np.where(want[name], d.u("stach", low, high), hr)
     pr = np.where(male, 164.0, 158.0) + 0.4 * a + 20.0 * d.n("pr")

@@ -248,7 +248,7 @@ class Morphology:
         )
         follow = np.where(self.plain, 0.3 * self.front, 0.0)
         v = rotate(w.v, follow + 10.0 * self.mix("t_front"), 15.0 * self.mix("t_horiz")) * gain[:, None, None]
-        v[..., 2] *= np.where(upright, np.where(male, 1.25, 0.8), 1.0)[:, None]
+        v[..., 2] *= np.where(upright, np.where(male, 1.35, 0.92), 1.0)[:, None]
         w = Wave(w.mu, w.sigma, v)
         lateral, inferior = np.array([0.774, 0.207, -0.619]), np.array([0.287, 0.958, 0.0])
         local = np.where((d.u("where") < 0.7)[:, None], lateral, inferior)

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +50,6 @@ def generate(out, hospitals=patients.SITES, workers=2, seed=SEED, scale=1.0, pro
 
 def _write_all(folder, hospitals, workers, seed, scale, progress):
     """Simulate all chunks of all hospitals in `workers` processes and write the tables."""
-    import joblib
-
     cohorts, jobs = {}, []
     for name in hospitals:
         plan, meta = cohorts[name] = patients.cohort(name, seed, scale)
@@ -61,13 +61,22 @@ def _write_all(folder, hospitals, workers, seed, scale, progress):
             paths = [str(folder / name / place(names[i])) for i in rows]
             jobs.append((name, plan.take(rows), paths, [who[i] for i in rows]))
     results, done = {name: [] for name in hospitals}, 0
-    work = (joblib.delayed(chunk)(*job) for job in jobs)
-    for job, result in zip(jobs, joblib.Parallel(n_jobs=workers, return_as="generator")(work), strict=True):
+    for job, result in zip(jobs, _map(jobs, workers), strict=True):
         results[job[0]].append(result)
         done += len(job[2])
         if progress:
             progress(done, sum(len(j[2]) for j in jobs))
     return {name: _tables(folder / name, name, *cohorts[name], results[name]) for name in hospitals}
+
+
+def _map(jobs, workers):
+    """Results of `chunk` in the order of the jobs; fresh processes, because a fork of a process with threads may hang."""
+    if workers < 2:
+        yield from (chunk(*job) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        yield from pool.map(chunk, *zip(*jobs, strict=True))
 
 
 def place(record_id):

@@ -1,0 +1,57 @@
+"""Figures of cohorts: how often each statement occurs, and how the recordings of hospitals differ in frequency."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FixedLocator
+
+from ecglib import metrics
+from ecglib.look import INTERVAL, MARKERS, MM, PALETTE, error_bars, legend_above, name_rows, new_axes
+
+
+def prevalence(states, labels=None, *, ax=None):
+    """Share of records with each label and its 95 % Wilson interval, several cohorts side by side.
+
+    states: {cohort name: DataFrame (record, label) of label states}; present against absent, unknown and possible left
+    out. A label that a cohort knows nothing about shows nothing there. labels: which and in what order, by default all,
+    the most frequent of the first cohort on top. The axis is stretched near zero (square root).
+    """
+    hits = pd.DataFrame({name: (table == 1).sum() for name, table in states.items()}).fillna(0)
+    known = pd.DataFrame({name: table.isin((0, 1)).sum() for name, table in states.items()}).fillna(0)
+    if labels is None:
+        labels = (hits / known).sort_values(list(states), ascending=False, kind="stable").index
+    hits, known, top = hits.loc[list(labels)], known.loc[list(labels)], 0.0
+    ax = new_axes(ax, (16 + (2.2 + 1.2 * len(states)) * len(labels)) * MM)
+    offsets = np.linspace(-0.24, 0.24, len(states)) if len(states) > 1 else [0.0]
+    for k, name in enumerate(states):
+        rows = np.flatnonzero(known[name])
+        share = (hits[name] / known[name]).to_numpy()[rows]
+        low, high = metrics.wilson(hits[name].to_numpy()[rows], known[name].to_numpy()[rows])
+        look = {"marker": MARKERS[k], "markersize": 2.4, "label": f"{name} ({len(states[name]):,})"}
+        error_bars(ax, rows + offsets[k], 100 * share, 100 * low, 100 * high, PALETTE[k], **look)
+        top = max(top, 100 * high.max(initial=0))
+    ax.set_xscale("function", functions=(lambda v: np.sqrt(np.maximum(v, 0)), np.square))
+    ax.set(xlim=(0, min(100, 1.05 * top)), xlabel=f"Prevalence (% of records, {INTERVAL})")
+    ax.xaxis.set_major_locator(FixedLocator([t for t in (0, 1, 5, 10, 20, 40, 60, 80, 100) if t <= 1.05 * top]))
+    name_rows(ax, list(labels))
+    legend_above(ax)
+    return ax
+
+
+def spectra(table, *, ax=None):
+    """Power spectral density of one lead by cohort: median, and the middle half of the recordings as a band.
+
+    table: `audit.spectra`, columns cohort, hz, db, low, high.
+    """
+    ax = new_axes(ax, 66 * MM)
+    for k, (name, rows) in enumerate(table.groupby("cohort", sort=False)):
+        ax.fill_between(rows.hz, rows.low, rows.high, color=PALETTE[k], alpha=0.18, linewidth=0)
+        ax.plot(rows.hz, rows.db, color=PALETTE[k], label=name)
+    ax.set_xscale("log")
+    ticks = [t for t in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= table.hz.max()]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(FixedLocator([]))
+    ax.set_xticklabels([f"{t:g}" for t in ticks])
+    ax.set(xlabel="Frequency (Hz)", ylabel="Power density (dB re 1 mV\u00b2/Hz)", xlim=(0.25, table.hz.max()))
+    ax.grid(axis="y")
+    legend_above(ax)
+    return ax
