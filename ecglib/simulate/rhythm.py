@@ -135,9 +135,9 @@ def _events(s, i, d, want, seconds):
 
 def _ectopy(s, i, d, want, seconds):
     """Replace or insert premature beats in row i, with compensatory pause, reset or interpolation."""
-    events, both = _events(s, i, d, want, seconds), want["PAC"][i] and want["PVC"][i]
+    events = _events(s, i, d, want, seconds)
     out, shift, after = [], 0.0, False
-    for n_th, k in enumerate(np.flatnonzero(s.kind[i] >= 0)):
+    for k in np.flatnonzero(s.kind[i] >= 0):
         t, rr, pr = s.t[i, k] + shift, s.rr[i, k], s.pr[i, k]
         c, u = d.u("ect_c")[i, k], d.u("ect_k")[i, k]
         if k not in events or after or not out:
@@ -145,7 +145,7 @@ def _ectopy(s, i, d, want, seconds):
             after = False
             continue
         after, last = True, out[-1][0]
-        if want["PVC"][i] and not (both and n_th % 2):
+        if want["PVC"][i]:
             early = last + max(320.0, (0.45 + 0.3 * c) * rr)
             between = u < 0.15 and rr > 60000.0 / 65 and not (want["BIGU"][i] or want["TRIGU"][i])
             early = last + 0.48 * rr if between else early
