@@ -43,7 +43,7 @@ lock: .venv/.ready  ## requirements.lock from .venv
 	@mv requirements.lock.tmp requirements.lock
 
 clean:  ## what exploring and interrupted runs left (data/, results and DVC's cache stay)
-	@rm -rf results/scratch .pytest_cache .ruff_cache build data.part
+	@rm -rf results/scratch .pytest_cache .ruff_cache build .data.*
 	@if [ -d results ]; then find results -depth \( -name '*.part' -o -name '*.old' \) -exec rm -rf {} +; fi
 
 # An interrupted installation leaves .venv/.installing: the next call starts again from nothing.

@@ -72,10 +72,22 @@ def scalars(values: dict) -> dict:
     return {name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-def generate(args) -> None:
-    from ecglib.simulate import generate
+def counter(what: str):
+    """Function of (done, total) that prints a line at each new tenth."""
+    shown = [0]
 
-    generate.generate(Path(args.out), **scalars(args.given))
+    def progress(done, total):
+        if done * 10 // max(total, 1) > shown[0]:
+            shown[0] = done * 10 // total
+            print(f"[{what}] {100 * done // total} %", flush=True)
+
+    return progress
+
+
+def generate(args) -> None:
+    from ecglib import simulate
+
+    simulate.generate(Path(args.out), progress=counter("generate"), **scalars(args.given))
 
 
 def pack(args) -> None:
@@ -85,9 +97,8 @@ def pack(args) -> None:
     if isinstance(given.get("leads"), str):
         given["leads"] = tuple(given["leads"].split(","))
     options = scalars(pairs(args.option))
-    cohort.pack(
-        args.name, datasets.get(args.dataset), args.root, args.out, workers=args.workers, options=options, **given
-    )
+    given |= {"options": options, "workers": args.workers, "progress": counter(f"pack {args.name}")}
+    cohort.pack(args.name, datasets.get(args.dataset), args.root, args.out, **given)
 
 
 def run(args) -> None:

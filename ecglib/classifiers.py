@@ -15,6 +15,7 @@ from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 CELLS = tuple(product((True, False), (0.01, 0.1, 1.0, 10.0), (None, "balanced")))  # standardise, C, class weight
+ROUGH = 10.0  # the first stage of the solver stops at this multiple of its tolerance
 SMALL = 1e-12  # relative eigenvalue below which a direction of the features counts as absent
 BOOSTING = dict(learning_rate=0.1, max_iter=100, max_leaf_nodes=8, l2_regularization=1.0, max_features=0.3)
 
@@ -29,7 +30,7 @@ class Linear(NamedTuple):
         return expit(z @ self.weight + self.bias)
 
 
-def solve(z: np.ndarray, y: np.ndarray, c, balanced, tol: float = 1e-2, max_iter: int = 300) -> Linear:
+def solve(z: np.ndarray, y: np.ndarray, c, balanced, tol: float = 1e-2, max_iter: int = 1000) -> Linear:
     """Fit one regression per problem on shared features.
 
     z: float (record, dim); y: (record, problem), 1 or 0, anything else is unknown and masked; c, balanced: inverse
@@ -57,16 +58,10 @@ def _lbfgs(z, y, s, tol, max_iter):
     """s: (record, problem) weights with C multiplied in, zero where unknown. Returns weight (dim, problem), bias."""
     centre = z.mean(0)
     u, singular, vt = _svd(np.asarray(z, float) - centre)
-    rate = (s * y).sum(0) / s.sum(0)
-    total = s.sum(0)
     design, k, p = np.column_stack([u * singular, np.ones(len(z))]), len(singular), y.shape[1]
-    # curvature of the loss along each direction if all probabilities were `rate`
-    curvature = total * rate * (1 - rate) / len(z)
-    scale = 1 / np.sqrt(np.vstack([1 + singular[:, None] ** 2 * curvature, len(z) * curvature]))
-    start = np.vstack([np.zeros((k, p)), np.log(rate / (1 - rate)) / scale[-1]])
     sign = np.where(y > 0, 1.0, -1.0)
 
-    def loss(flat):
+    def loss(flat, scale):
         w = flat.reshape(k + 1, p) * scale
         e = np.exp(-np.maximum(sign * (design @ w), -500))
         value = (s * np.log(1 + e)).sum() + 0.5 * (w[:-1] ** 2).sum()
@@ -74,8 +69,16 @@ def _lbfgs(z, y, s, tol, max_iter):
         gradient[:-1] += w[:-1]
         return value, (gradient * scale).ravel()
 
-    options = {"maxiter": max_iter, "maxfun": 2 * max_iter, "gtol": tol, "ftol": 0.0, "maxcor": 10}
-    w = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(k + 1, p) * scale
+    rate = (s * y).sum(0) / s.sum(0)
+    w = np.vstack([np.zeros((k, p)), np.log(rate / (1 - rate))])
+    # The curvature is that of the starting point first; classes that separate well have far less of it at the end.
+    for stage in (ROUGH * tol, tol):
+        prob = expit(design @ w)
+        curvature = (s * prob * (1 - prob)).mean(0)
+        scale = 1 / np.sqrt(np.vstack([1 + singular[:, None] ** 2 * curvature, len(z) * curvature]))
+        options = {"maxiter": max_iter, "maxfun": 2 * max_iter, "gtol": stage, "ftol": 0.0, "maxcor": 10}
+        found = minimize(loss, (w / scale).ravel(), (scale,), jac=True, method="L-BFGS-B", options=options)
+        w = found.x.reshape(k + 1, p) * scale
     weight = vt.T @ w[:-1]
     return weight, w[-1] - centre @ weight
 

@@ -75,7 +75,8 @@ def _baselines(x, mask, leads, rows):
 def _sheet(width, height):
     left, bottom, right, top = 6, 6, 3, 7  # mm around the paper
     inches = ((width + left + right) / 25.4, (height + bottom + top) / 25.4)
-    figure = plt.figure(figsize=inches, layout="none")
+    figure = plt.figure(figsize=inches)
+    figure.set_layout_engine("none")  # the sheet is placed by the millimetre, whatever the style says
     whole = (width + left + right, height + bottom + top)
     return figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]))
 

@@ -32,6 +32,7 @@ class Cohort:
         self.path = Path(path)
         self.info = _read_info(self.path)
         self.name, self.fs, self.leads = self.info["name"], self.info["fs"], tuple(self.info["leads"])
+        self.vocabulary = self.info["dataset"]["vocabulary"]
         self.signals = np.load(self.path / "signals.npy", mmap_mode="r")
         self.records = pq.read_table(self.path / "records.parquet").to_pandas()
         self.labels = pq.read_table(self.path / "labels.parquet").to_pandas().set_index("record_id")

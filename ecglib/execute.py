@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
@@ -166,26 +167,32 @@ class _Progress(logging.Handler):
             print(f"[{self.name_}] {seconds:5.0f} s  cell {number}/{len(self.cells)}  {line}", flush=True)
 
 
+@contextmanager
+def _kernel_environment():
+    """ENVIRONMENT, this tree's ecglib, and figures drawn into the notebook, for the kernel that inherits it."""
+    saved, root = dict(os.environ), str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join([root, *filter(None, [saved.get("PYTHONPATH")])])
+    os.environ.update(ENVIRONMENT, PYTHONPATH=path, MPLBACKEND="module://matplotlib_inline.backend_inline")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
 def _papermill(notebook: Path, copy: Path, values: dict) -> None:
     import papermill
     from traitlets.config import Config
 
-    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})  # other users of a shared machine listen
-    root = str(Path(__file__).resolve().parent.parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])  # for the kernel
     log, progress = logging.getLogger("papermill"), _Progress(notebook)
     log.handlers, log.propagate = [progress], False
     log.setLevel(logging.INFO)
-    options = {
-        "kernel_name": "python3",
-        "language": "python",
-        "cwd": notebook.parent,
-        "progress_bar": False,
-        "log_output": True,
-    }
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "config": encrypted}
+    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})  # other users of a shared machine listen
+    options = {"kernel_name": "python3", "language": "python", "cwd": notebook.parent, "config": encrypted}
+    shown = {"progress_bar": False, "log_output": True, "stdout_file": sys.stdout, "stderr_file": sys.stderr}
     try:
-        papermill.execute_notebook(notebook, copy, values, **options, **streams)
+        with _kernel_environment():
+            papermill.execute_notebook(notebook, copy, values, **options, **shown)
     except papermill.PapermillExecutionError as error:
         where = f"cell {error.exec_count} failed: {error.ename}: {error.evalue}"
         raise EcgError(where, file=notebook.name, fix=f"read the traceback in {os.path.relpath(copy)}") from error

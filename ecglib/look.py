@@ -1,6 +1,7 @@
 """One look for all figures, and how they are written: the same drawing gives the same bytes."""
 
 import io
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -52,8 +53,8 @@ def style():
     )
 
 
-def save(figure, out_dir, name, dpi=300):
-    """Write figure (or the figure of an Axes) as PNG and PDF and return both paths.
+def save(figure, out_dir, name, caption="", dpi=300):
+    """Write figure (or the figure of an Axes) as PNG and PDF and return both paths; the report shows the caption.
 
     Same drawing, same bytes: no date, no program name. A file appears whole or not at all.
     """
@@ -68,6 +69,11 @@ def save(figure, out_dir, name, dpi=300):
         unfinished = paths[-1].with_suffix(".part")
         unfinished.write_bytes(drawn.getvalue())
         unfinished.replace(paths[-1])
+    if caption:
+        captions = out_dir / "captions.json"
+        known = json.loads(captions.read_text("utf-8")) if captions.is_file() else {}
+        text = json.dumps(known | {name: caption}, indent=1, sort_keys=True, ensure_ascii=False)
+        captions.write_text(text + "\n", "utf-8")
     return tuple(paths)
 
 

@@ -217,7 +217,9 @@ def _source(dataset, options: dict) -> dict:
     plain = {k: Path(v).name if isinstance(v, str) and os.path.isabs(v) else v for k, v in options.items()}
     names = ("URL", "VERSION", "LICENCE", "CITATION", "VOCABULARY", "N_RECORDS")
     module = dataset.__name__.rsplit(".", 1)[-1]
-    return {"module": module, "options": plain} | {n.lower(): getattr(dataset, n) for n in names}
+    facts = {n.lower(): getattr(dataset, n) for n in names}
+    facts["vocabulary"] = options.get("vocabulary") or facts["vocabulary"]  # of a folder, its owner says it
+    return {"module": module, "options": plain} | facts
 
 
 def _counts(records, kept, rows: pd.DataFrame, rejected: pd.DataFrame, plan: rules.Plan) -> dict:

@@ -258,7 +258,7 @@ def _shown(results, out):
     return [part for part, there in zip(sections, (pictures, pages, cohorts, True), strict=True) if there]
 
 
-_STAGES = ("figures", "explore", "external", "pretrain/*", "probe/*")
+_STAGES = ("figures", "explore", "external/*", "pretrain/*", "probe/*")
 _COUNTS = ("records", "packed", "rejected", "patients", "rows", "rows_with_missing_lead", "rows_with_gap")
 
 

@@ -15,12 +15,36 @@ MAX_FILE, MAX_FUNCTION = 300, 40  # lines
 # name, whose files import neither each other nor another wing of their floor.
 FLOORS = [
     ["signals", "resampling", "metrics", "labels"],
-    ["wfdb_io", "simulate/", "preprocess", "beats", "quality", "reports", "augment", "splits", "checkpoint", "windows"],
+    [
+        "wfdb_io",
+        "simulate/",
+        "preprocess",
+        "morphology",
+        "beats",
+        "quality",
+        "reports",
+        "augment",
+        "splits",
+        "checkpoint",
+        "windows",
+    ],
     ["datasets/", "encoders/"],
-    ["packing", "audit", "cohort", "objectives/", "batches", "zoo"],
+    ["packing", "audit", "cohort", "batches", "objectives/", "zoo"],
     ["train"],
     ["classifiers", "probe"],
-    ["look", "clinical", "surveys", "plots", "predictions", "transfer", "page", "report", "execute", "pipeline", "__main__"],
+    [
+        "look",
+        "clinical",
+        "surveys",
+        "plots",
+        "predictions",
+        "transfer",
+        "page",
+        "report",
+        "execute",
+        "pipeline",
+        "__main__",
+    ],
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 WINGS = ("datasets/", "encoders/", "objectives/")  # simulate/ is one room in several files

@@ -39,6 +39,7 @@ OPTIONS = {
     "labels": None,  # columns "NORM|MI", or one column of names (default: "labels", else every column of 0 and 1)
     "lead_names": None,  # name in the files -> standard name, "" to leave a channel out: {"MLII": "II", "resp": ""}
     "sex_codes": None,  # cell -> sex where it is not a word: {"0": "male", "1": "female"}
+    "vocabulary": None,  # what the label names mean: a source of `labels.match`, such as "scp"; None: nothing known
     "extra": None,  # another CSV with more columns (path from the folder), joined on the column `id`
 }
 _SEX = {"f": "female", "female": "female", "m": "male", "male": "male", "": ""}

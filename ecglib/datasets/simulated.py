@@ -30,7 +30,7 @@ __all__ = ["LEADS", "beats", "labels", "read", "records", "truth"]
 def records(root, *, hospital: str = "A", label_set: str = "all") -> pd.DataFrame:
     """List the records of one hospital below `root` (the folder data/): splits by patient in A, "external" in B and C.
 
-    Height in cm, weight in kg, systolic pressure in mmHg, cholesterol and HDL in mmol/l, smoking 0/1; NaN where missing.
+    Height in cm, weight in kg, systolic pressure in mmHg, cholesterol and HDL in mmol/l, smoking 0/1; NaN: missing.
     Raises EcgError for an unknown hospital or label set and for a missing or incomplete table.
     """
     folder = _folder(root, hospital, label_set)
@@ -73,7 +73,7 @@ def read(row) -> Recording:
 
 
 def truth(root, *, hospital: str = "A") -> pd.DataFrame:
-    """Return the truth of every record (index record_id): rate per minute, intervals in ms, axes in degrees, noise in uV."""
+    """Return the truth by record_id: rate per minute, intervals in ms, axes in degrees, noise in uV."""
     path = _folder(root, hospital, "all") / "truth.csv"
     table = datasets.table(path, ("record_id", "labels"), dtype={"record_id": str, "labels": str, "off_lead": str})
     return table.set_index("record_id")

@@ -48,7 +48,7 @@ def attempt(plan, number, seconds):
 
 
 def clean(plan, sched, shape, d, fs, n_times, rows):
-    """Yield (rows, eight clean leads (row, 8, time)) for blocks of the given rows; integers in 1/16 uV held in float64."""
+    """Yield (rows, eight clean leads (row, 8, time)) by blocks of the rows; integers in 1/16 uV held in float64."""
     parts = render.components(sched, shape, plan.qtcf, d)
     for a in range(0, len(rows), BLOCK):
         block = rows[a : a + BLOCK]
@@ -98,7 +98,7 @@ def complete(seed, ids, patients, want, who, d, hr_shift=0.0):
     """
     male, a = who["male"] == 1, who["age"] - 52.0
     hr = np.where(male, 65.0, 68.0) + hr_shift + 11.0 * d.n("hr")
-    hr = np.minimum(np.maximum(hr, 50.0 + 4.0 * d.u("fast")), 97.0)
+    hr = np.minimum(np.maximum(hr, 50.5 + 3.5 * d.u("fast")), 97.0)
     for name, low, high in (("STACH", 103, 150), ("SBRAD", 40, 49), ("PACE", 60, 75), ("2AVB", 65, 95)):
         hr = np.where(want[name], d.u("stach", low, high), hr)
     pr = np.where(male, 164.0, 158.0) + 0.4 * a + 20.0 * d.n("pr")
@@ -181,12 +181,12 @@ def _note(out, rows, failed, voltage):
     for name, bad in failed.items():
         out.labels[name][rows[bad]] = 0
         out.dropped[name] = out.dropped.get(name, 0) + int(bad.sum())
-    silent = np.any([out.plan.want[k][rows] for k in ("CLBBB", "WPW", "PACE", "LVH", "CRBBB", "RVH")], axis=0)
+    silent = np.any([out.plan.want[k][rows] for k in audit.NO_VOLTAGE], axis=0)
     out.labels["VCLVH"][rows[voltage & ~silent]] = 1
 
 
 def truth(part, m, n, rows):
-    """Per-record truth: rate per minute, intervals in ms, axes in degrees; -1 for PR and -999 for the P axis without P."""
+    """Per-record truth: rate per minute, intervals in ms, axes in degrees; without P waves PR -1 and P axis -999."""
     table = {k: m[k] for k in ("pr", "qrs", "qt", "p_ms")} | {"qtcf": part.qtcf}
     table |= {k: n[k] for k in ("hr", "rr_sd", "rr_cv")}
     table = {

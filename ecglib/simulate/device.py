@@ -160,7 +160,7 @@ def quantise(x, gain, rail_mv, leads):
 
 
 def lead_off(d, counts, site, fs):
-    """Flatten one chest lead (or the only lead) where the electrode is off; returns (record, lead, first, last) rows."""
+    """Flatten a chest lead (or the only lead) where the electrode is off; returns rows (record, lead, first, last)."""
     found, n = [], counts.shape[2]
     for r in np.flatnonzero(d.u("off") < float(site["lead_off"])):
         lead = 2 + int(6 * d.u("off_lead")[r]) if counts.shape[1] > 1 else 0

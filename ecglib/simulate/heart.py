@@ -2,7 +2,7 @@
 
 A component is a time, a width (ms) and a vector X to the left, Y to the feet, Z to the back (uV). The dipole model is
 that of Sameni et al. 2007 (doi:10.1155/2007/43407); the templates and the lead matrix were recalibrated on normal
-PTB-XL records. Labels change the components (bundle branch blocks, infarcts, hypertrophy ...); `audit` checks the result.
+PTB-XL records. Labels change the components (bundle branch blocks, infarcts, hypertrophy ...); `audit` checks them.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from . import fixed
 INDEPENDENT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 FINE = 6  # small components inside QRS: fragmentation that a smooth template lacks
 MORPH = (
-    *((s, 1) for s in "gain front horiz t_gain t_front t_horiz p_gain p_front p_dur qrs_dur qtcf".split()),
+    *((s, 1) for s in "gain front horiz t_gain t_front t_horiz p_gain p_front p_dur qrs_dur terminal".split()),
     ("anatomy", 24),
     ("fine", 3 * FINE),
 )
@@ -32,7 +32,7 @@ SLOTS = (
 
 @dataclass
 class Wave:
-    """Components of one wave: mu and sigma (record, component) in ms, v (record, component, 3) in uV; on, off, peak in ms."""
+    """Components of a wave: mu, sigma (record, component) in ms, v (record, component, 3) in uV; on, off, peak in ms."""
 
     mu: np.ndarray
     sigma: np.ndarray
@@ -194,11 +194,13 @@ class Morphology:
         s = fixed.to_grid(target / native, 4096)[:, None] / 4096.0
         size = np.ones((len(s), 1, 3)) * self.gain[:, None, None]
         size[..., 2] *= np.where((self.who["male"] == 0) & self.plain, 0.87, 1.0)[:, None]
+        size[..., 1] *= np.where(self.plain, 1.06, 1.0)[:, None]
         v = w.v.copy()
         delta = np.where(self.code == QRS_CODES.index("WPW"), d.u("delta", -60.0, 60.0), 0.0)
         v[:, :3] = rotate(v[:, :3], delta)
+        v[:, 5:7] *= np.where(self.plain, 1.0 + 0.5 * self.mix("terminal"), 1.0)[:, None, None]  # S waves vary most
         v = rotate(v * size, self.front, self.horiz)
-        fine = 75.0 * np.minimum(self.gain, 1.2)[:, None, None] * self.mix("fine").reshape(-1, FINE, 3)
+        fine = 88.0 * np.minimum(self.gain, 1.2)[:, None, None] * self.mix("fine").reshape(-1, FINE, 3)
         fine = np.where((self.code == QRS_CODES.index("PACE"))[:, None, None], 0.0, fine)
         mu = d.u("fine_mu", -24.0, 24.0) * (target / 92.0)[:, None]
         w = Wave(np.c_[w.mu * s, mu], np.c_[w.sigma * s, d.u("fine_sigma", 2.6, 3.8)], np.concatenate([v, fine], 1))
@@ -244,11 +246,11 @@ class Morphology:
         w = padded(QRS_CODES, "T", np.where((self.code == QRS_CODES.index("LVH")) & ~strain, 0, self.code))
         upright = np.isin(self.code, [QRS_CODES.index(c) for c in ("NORMAL", "IVCD", "LAFB", "LPFB", "LVH")]) & ~strain
         gain = np.where(
-            want["LOWT"], d.u("low", 0.1, 0.22), fixed.exp(np.where(upright, 0.3, 0.2) * self.mix("t_gain"))
+            want["LOWT"], d.u("low", 0.1, 0.22), fixed.exp(np.where(upright, 0.25, 0.2) * self.mix("t_gain"))
         )
         follow = np.where(self.plain, 0.3 * self.front, 0.0)
-        v = rotate(w.v, follow + 10.0 * self.mix("t_front"), 15.0 * self.mix("t_horiz")) * gain[:, None, None]
-        v[..., 2] *= np.where(upright, np.where(male, 1.35, 0.92), 1.0)[:, None]
+        v = rotate(w.v, follow + 8.0 * self.mix("t_front"), 12.0 * self.mix("t_horiz")) * gain[:, None, None]
+        v[..., 2] *= np.where(upright, np.where(male, 1.65, 1.2), 1.0)[:, None]
         w = Wave(w.mu, w.sigma, v)
         lateral, inferior = np.array([0.774, 0.207, -0.619]), np.array([0.287, 0.958, 0.0])
         local = np.where((d.u("where") < 0.7)[:, None], lateral, inferior)

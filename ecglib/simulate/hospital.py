@@ -70,7 +70,7 @@ def _write_all(folder, hospitals, workers, seed, scale, progress):
 
 
 def _map(jobs, workers):
-    """Results of `chunk` in the order of the jobs; fresh processes, because a fork of a process with threads may hang."""
+    """Results of `chunk` in the order of the jobs; fresh processes, as a fork of a process with threads may hang."""
     if workers < 2:
         yield from (chunk(*job) for job in jobs)
         return

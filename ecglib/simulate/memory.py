@@ -33,7 +33,7 @@ def plan_for(wanted, seed):
 def ecgs(n, fs=100, seconds=10, seed=0, labels=None, leads=12, noise=1.0):
     """Simulate n ECGs in memory, byte-identical on every machine.
 
-    labels: None for a mix of common statements, or a list of SCP acronyms used in turn ('NORM', 'AFIB', 'LVH+AFIB' ...).
+    labels: None for a mix of common statements, or a list of SCP acronyms used in turn ('NORM', 'LVH+AFIB' ...).
     leads: 12 (standard order) or 1 (lead I). noise: factor of the noise of hospital A, 0 for clean signals.
     Returns x float32 (n, leads, time) in mV, labels (DataFrame of 0/1, one column per acronym) and truth (DataFrame:
     hr per minute, pr, qrs, qt, qtcf in ms, axis in degrees, and `r`, the array of R-peak samples of every record).

@@ -119,7 +119,8 @@ def label_plan(site, table, records, d, v):
     share = [float(x["share"]) for x in fixed.rows("territories.csv")]
     own = d.u("own")[row, 63] * sum(share)
     where = (own[:, None] >= np.cumsum(share)[:-1]).sum(1)
-    where = np.where(have["LAFB"] & np.isin(where, (0, 4, 6)), 1, where)
+    # An infarct that its neighbour would hide moves to the commonest wall where it can be seen.
+    where = np.where(have["LAFB"] & np.isin(where, (0, 4, 6)), 1, np.where(have["LVH"] & (where == 5), 0, where))
     want = {x: have[x] if x in have else np.zeros(n, bool) for x in core.LABELS}
     for i, name in enumerate(core.TERRITORIES):
         want[name] = have["MI"] & (where == i)
@@ -144,6 +145,7 @@ def _fold(want, table, records, d):
     return fold
 
 
+LOST = {"no_height": "height", "no_weight": "weight", "no_smoke": "smoking", "no_bp": "pressure", "no_lipids": "lipids"}
 SPLITS = ("pretrain",) * 4 + ("train",) * 3 + ("val",) + ("test",) * 2
 
 
@@ -175,16 +177,9 @@ def metadata(site, table, records, d, v):
         return (
             shown
             if missing is None
-            else np.where((d.u(missing) < float(site[f"miss_{lost[missing]}"]))[row], "", shown)
+            else np.where((d.u(missing) < float(site[f"miss_{LOST[missing]}"]))[row], "", shown)
         )
 
-    lost = {
-        "no_height": "height",
-        "no_weight": "weight",
-        "no_smoke": "smoking",
-        "no_bp": "pressure",
-        "no_lipids": "lipids",
-    }
     age = np.minimum(records["age"], 90)
     if site["site"] == "B":
         age = np.floor(age / 5) * 5 + 2

@@ -22,7 +22,7 @@ def _jitter(d, sched, rec, k):
 
 
 def _place(wave, rec, start, stretch, shift, gain, turn, group):
-    """Components of one wave at every beat: columns record, time, sigma, x, y, z, group. Zero amplitudes are left out."""
+    """Components of one wave at every beat: columns record, time, sigma, x, y, z, group, without zero amplitudes."""
     mu = start[:, None] + shift[:, None] + stretch[:, None] * wave.mu[rec]
     sigma = stretch[:, None] * wave.sigma[rec]
     v = wave.v[rec] * gain[:, None, None]
@@ -134,7 +134,7 @@ def vectors(parts, n_records, fs, n_times):
 
 
 def atrial(sched, want, d, fs, n_times, out, rows):
-    """Add f waves (Stridh and Sornmo 2001) and F waves (flutter sawtooth) to the atrial group of `out` (row of `rows`, ...), in place."""
+    """Add f waves (Stridh and Sornmo 2001) and flutter sawtooth to the atrial group of `out` (one per `rows`) in place."""
     table, turn = fixed.sine_table(), 1 << 32
     i = np.arange(n_times, dtype=np.int64)
 

@@ -126,7 +126,7 @@ def _write(state, before, numbers, u, extra, typo, upper):
 def reports(state, truth, visit, d, upper=False, typos=True):
     """Reports and spans of records in patient order: list of (text, spans).
 
-    state: label -> int8 (record,); truth: columns hr, pr, qrs, qtcf; visit: number of the visit, 1 = nothing to compare.
+    state: label -> int8 (record,); truth: columns hr, pr, qrs, qtcf; visit: its number, 1 = nothing to compare.
     """
     out, before = [], None
     u, extra, typo = d.u("words"), d.u("extra"), d.u("typo")

@@ -1,0 +1,232 @@
+"""Probes against scikit-learn and plain computations; what is chosen where; the one-call study."""
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from memory_cohort import NAMES, MemoryCohort
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+
+import ecglib
+from ecglib import classifiers, encoders, metrics, objectives, predictions, probe, train
+from ecglib.signals import EcgError
+
+TINY = dict(epochs=1, min_steps=3, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return MemoryCohort(60)
+
+
+@pytest.fixture(scope="module")
+def external():
+    return MemoryCohort(12, "B", seed=5, shares=(("external", 1),))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Features of badly differing scale, four labels: one with unknown entries, one rare, one noise."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((700, 24)) @ rng.standard_normal((24, 24)) * np.geomspace(0.03, 3, 24) + 2
+    y = (z @ rng.standard_normal((24, 4)) / 8 + rng.standard_normal((700, 4)) > [0, 1, 9, 0]).astype(int)
+    y[:, 3] = rng.random(700) < 0.3
+    y[rng.random(700) < 0.2, 1] = -1
+    y[:4, 2] = [1, 0, 1, 0]
+    return z, y
+
+
+def sklearn_probabilities(z, y, z_new, c, weight):
+    model = LogisticRegression(C=c, class_weight=weight, tol=1e-10, max_iter=20_000)
+    return model.fit(z[y >= 0], y[y >= 0]).predict_proba(z_new)[:, 1]
+
+
+def test_solver_equals_scikit_learn_in_every_cell(problem):
+    z, y = problem
+    for c, weight in itertools.product((0.01, 0.1, 1.0, 10.0), (None, "balanced")):
+        fitted = classifiers.solve(z, y, c, weight == "balanced", tol=1e-7, max_iter=3000)
+        for j in range(y.shape[1]):
+            np.testing.assert_allclose(fitted(z)[:, j], sklearn_probabilities(z, y[:, j], z, c, weight), atol=2e-4)
+
+
+def test_solver_with_fewer_records_than_features_and_separable_classes(problem):
+    z, y = problem
+    few = z[:12] @ np.random.default_rng(1).standard_normal((24, 200))
+    y = np.stack([np.arange(12) % 2, np.arange(12) < 3], 1)
+    fitted = classifiers.solve(few, y, 1.0, False, tol=1e-8, max_iter=3000)
+    for j in range(2):
+        np.testing.assert_allclose(fitted(few)[:, j], sklearn_probabilities(few, y[:, j], few, 1.0, None), atol=2e-4)
+
+
+def test_default_tolerance_costs_no_discrimination(problem):
+    z, y = problem
+    cells = list(itertools.product((0.01, 0.1, 1.0, 10.0), (False, True)))
+    for c, balanced in cells:
+        rough = classifiers.solve(z[:350], y[:350], c, balanced)(z[350:])
+        exact = classifiers.solve(z[:350], y[:350], c, balanced, tol=1e-8, max_iter=3000)(z[350:])
+        assert abs(metrics.macro_auroc(y[350:], rough) - metrics.macro_auroc(y[350:], exact)) < 5e-4
+
+
+def test_grid_has_sixteen_cells_and_takes_the_lowest_validation_log_loss(problem):
+    z, y = problem
+    fitted = probe.linear(z[:400], y[:400], z[400:], y[400:])
+    assert len(classifiers.CELLS) == len(set(classifiers.CELLS)) == len(fitted.losses) == 16
+    expected = []
+    for standardise, c, weight in classifiers.CELLS:
+        centre, spread = (z[:400].mean(0), z[:400].std(0)) if standardise else (0, 1)
+        train_z, val_z = (z[:400] - centre) / spread, (z[400:] - centre) / spread
+        losses = []
+        for j in range(y.shape[1]):
+            p = sklearn_probabilities(train_z, y[:400, j], val_z, c, weight)
+            known = y[400:, j] >= 0
+            losses.append(log_loss(y[400:, j][known], p[known], labels=[0, 1]))
+        expected.append(np.mean(losses))
+    np.testing.assert_allclose(fitted.losses, expected, atol=3e-3)
+    assert fitted.cell == classifiers.CELLS[int(np.argmin(fitted.losses))]
+    assert abs(min(expected) - expected[int(np.argmin(fitted.losses))]) < 3e-3
+
+
+def test_a_label_with_one_class_gets_its_smoothed_prior(problem):
+    z, y = problem[0][:50], problem[1][:50].copy()
+    y[:, 0], y[:, 1] = 0, np.where(np.arange(50) < 10, 1, -1)
+    for model in (probe.linear(z, y, z, y).model, probe.boosting(z, y, z, y)):
+        p = model(problem[0])
+        np.testing.assert_allclose(p[:, 0], 1 / 52)
+        np.testing.assert_allclose(p[:, 1], 11 / 12)
+        assert p.shape == (700, 4) and np.isfinite(p).all()
+
+
+def test_probe_on_permuted_labels_finds_nothing():
+    rng = np.random.default_rng(0)
+    z, y = rng.standard_normal((3000, 16)), (rng.random((3000, 8)) < 0.3).astype(int)
+    model = probe.linear(z[:1000], y[:1000], z[1000:1500], y[1000:1500]).model
+    assert abs(metrics.macro_auroc(y[1500:], model(z[1500:])) - 0.5) < 0.03
+
+
+def test_boosting_learns_what_is_not_linear_and_stops_on_validation():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((900, 6)).astype(np.float32)
+    y = np.stack([x[:, 0] * x[:, 1] > 0, rng.random(900) < 0.5], 1).astype(int)
+    x[rng.random(x.shape) < 0.02] = np.nan
+    model = probe.boosting(x[:500], y[:500], x[500:700], y[500:700])
+    assert roc_auc_score(y[700:, 0], model(x[700:])[:, 0]) > 0.85
+    assert model.models[1][1] < 20 < model.models[0][1]
+    again = probe.boosting(x[:500], y[:500], x[500:700], y[500:700])
+    assert np.array_equal(model(x), again(x))
+
+
+def test_features_are_the_encoder_in_evaluation_mode(cohort):
+    encoder = encoders.build("resnet1d", "small", 2)
+    rows, leads = np.array([7, 3, 20]), ("II", "V1")
+    z = probe.features(encoder, cohort, rows, leads, batch_size=2)
+    x = train.CohortData(cohort, rows, leads).signals(np.arange(3))
+    with torch.no_grad():
+        np.testing.assert_allclose(z, encoder.eval()(x).numpy(), atol=1e-5)
+    assert np.array_equal(z, probe.features(encoder, cohort, rows, leads, batch_size=2))
+
+
+def test_windows_of_a_record_become_one_probability():
+    cohort = MemoryCohort(6, seconds=5, windows=2, shares=(("train", 1),))
+    p = np.arange(24, dtype=float).reshape(12, 2) / 24
+    table = probe.predictions(cohort, np.arange(12), p, NAMES[:2], encoder="e", mode="m", fraction=1, seed=0)
+    assert tuple(table.columns) == probe.COLUMNS and len(table) == 12
+    wide = table.pivot(index="record_id", columns="label", values="probability")[NAMES[:2]]
+    np.testing.assert_allclose(wide, (p[::2] + p[1::2]) / 2, rtol=1e-6)
+    truth = table.pivot(index="record_id", columns="label", values="truth")[NAMES[:2]]
+    assert np.array_equal(truth, cohort.labels[NAMES[:2]])
+
+
+def test_predictions_have_the_same_bytes_in_any_order(cohort, tmp_path):
+    p = np.random.default_rng(0).random((60, 3))
+    table = probe.predictions(cohort, np.arange(60), p, NAMES, encoder="e", mode="m", fraction=0.1, seed=3)
+    probe.write_predictions(table, tmp_path / "one" / "predictions.parquet")
+    probe.write_predictions(table.sample(frac=1, random_state=0), tmp_path / "two" / "predictions.parquet")
+    one, two = ((tmp_path / f / "predictions.parquet").read_bytes() for f in ("one", "two"))
+    assert one == two
+    read = predictions.load(tmp_path / "one")
+    assert len(read) == 180 and read["probability"].dtype == np.float32 and read["truth"].dtype == np.int8
+
+
+@pytest.mark.parametrize("method", ["random", "features", "scratch", "supervised", "supervised+finetune"])
+def test_one_call_trains_a_method_and_predicts_everything(method, cohort, external, tmp_path):
+    if method.startswith("supervised"):
+        encoders.save(encoders.build("net1d", "small", 1, seed=3), tmp_path)
+    lines = []
+    args = dict(task_leads=("I",), labels=NAMES, fractions=(0.5, 1.0), seeds=2, pretrain_dir=tmp_path)
+    table = probe.run(method, cohort, [external], **args, **TINY, progress=lines.append)
+    place = table.groupby(["cohort", "split"])["record_id"].nunique()
+    assert place.to_dict() == {("A", "val"): 15, ("A", "test"): 15, ("B", "external"): 12}
+    modes = {"random": "linear", "features": "boosting", "scratch": "supervised", "supervised": "linear"}
+    assert set(table["mode"]) == {modes.get(method, "finetune")} and set(table["encoder"]) == {method.split("+")[0]}
+    runs = {(0.5, 0), (0.5, 1), (1.0, 0)} | ({(1.0, 1)} if method not in ("features", "supervised") else set())
+    assert set(zip(table["fraction"], table["seed"], strict=True)) == runs and len(lines) == len(runs)
+    assert (
+        table["probability"].between(0, 1).all()
+        and not table.duplicated(["record_id", "label", "fraction", "seed"]).any()
+    )
+    probe.write_predictions(table, tmp_path / "predictions.parquet")
+    assert len(predictions.places(predictions.load(tmp_path / "predictions.parquet"))) == 3
+
+
+def test_one_call_repeats_itself(cohort):
+    args = dict(task_leads=("I",), labels=NAMES, fractions=(0.5,), seeds=1, progress=lambda _: None)
+    for method in ("random", "scratch"):
+        tables = [probe.run(method, cohort, **args, **(TINY if method == "scratch" else {})) for _ in range(2)]
+        pd.testing.assert_frame_equal(*tables)
+
+
+def test_nothing_is_chosen_on_closed_records(cohort, monkeypatch):
+    """Wrong labels and signals of the test records change their own predictions only."""
+    args = dict(task_leads=("I", "II"), labels=NAMES, fractions=(1.0,), seeds=1, progress=lambda _: None)
+    before = probe.run("scratch", cohort, **args, **TINY)
+    other = MemoryCohort(60)
+    closed = other.test_rows()
+    other.signals = other.signals.copy()
+    other.signals[closed] = other.signals[closed][::-1] * 0.5
+    other.labels.iloc[closed] = 1 - other.labels.iloc[closed]
+    after = probe.run("scratch", other, **args, **TINY)
+    val = before["split"] == "val"
+    pd.testing.assert_frame_equal(before[val], after[val])
+    assert not before[~val]["probability"].equals(after[~val]["probability"])
+
+
+def test_the_closed_splits_are_opened_in_one_place():
+    root = Path(ecglib.__file__).parent
+    calls = [(f.name, n) for f in root.rglob("*.py") for n in re.findall(r"\w+\.test_rows\(", f.read_text())]
+    assert calls == [("probe.py", "cohort.test_rows(")]
+
+
+def test_a_label_the_external_cohort_lacks_is_unknown_there(cohort, external):
+    states = probe.truth(external, np.arange(3), ["NORM", "STTC"])
+    assert states[:, 1].tolist() == [-1, -1, -1] and set(states[:, 0]) <= {0, 1}
+    assert probe.known(np.array([[0, 1, 2, -1]])).tolist() == [[0, 1, -1, -1]]
+
+
+def test_fine_tuning_starts_from_the_given_weights_and_keeps_the_best_validation(cohort, tmp_path):
+    data = train.CohortData(cohort, cohort.rows("train"), labels=NAMES)
+    val = train.CohortData(cohort, cohort.rows("val"), labels=NAMES)
+    encoder = encoders.build("net1d", "small", seed=3)
+    start = {k: v.clone() for k, v in encoder.state_dict().items()}
+    objective = probe.supervised(encoder, data, val, **TINY, lr=0.0)
+    assert all(torch.equal(v, start[k]) for k, v in objective.encoder.state_dict().items())
+    assert isinstance(objective, objectives.module("supervised").Objective)
+    trained = probe.supervised(
+        encoders.build("net1d", "small", seed=3), data, val, epochs=8, min_steps=24, batch_size=16
+    )
+    score = metrics.macro_auroc(cohort.states(NAMES, cohort.rows("val")), probe.probabilities(trained, val))
+    assert score > 0.8
+
+
+def test_impossible_requests_are_refused(cohort, external):
+    args = dict(task_leads=("I",), labels=NAMES)
+    with pytest.raises(EcgError, match="needs an encoder"):
+        probe.run("clef", cohort, **args)
+    with pytest.raises(EcgError, match="unknown method"):
+        probe.run("scratch+finetune", cohort, **args)
+    with pytest.raises(EcgError, match="no train rows"):
+        probe.run("random", external, **args)
