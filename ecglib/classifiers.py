@@ -10,12 +10,11 @@ from itertools import islice, product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 CELLS = tuple(product((True, False), (0.01, 0.1, 1.0, 10.0), (None, "balanced")))  # standardise, C, class weight
-ROUGH = 10.0  # the first stage of the solver stops at this multiple of its tolerance
+TINY = 1e-30
 SMALL = 1e-12  # relative eigenvalue below which a direction of the features counts as absent
 BOOSTING = dict(learning_rate=0.1, max_iter=100, max_leaf_nodes=8, l2_regularization=1.0, max_features=0.3)
 
@@ -30,57 +29,98 @@ class Linear(NamedTuple):
         return expit(z @ self.weight + self.bias)
 
 
-def solve(z: np.ndarray, y: np.ndarray, c, balanced, tol: float = 1e-2, max_iter: int = 1000) -> Linear:
-    """Fit one regression per problem on shared features.
+def solve(z, y, cs, balanced: bool = False, tol: float = 0.003, max_iter: int = 300) -> list[Linear]:
+    """Fit one regression per label and per inverse penalty in `cs`, each starting from the next stronger penalty.
 
-    z: float (record, dim); y: (record, problem), 1 or 0, anything else is unknown and masked; c, balanced: inverse
-    penalty and whether both classes weigh the same, per problem or one for all. A problem with a single class has no
-    slope: its constant is (positives + 1) / (records + 2).
+    z: float (record, dim); y: (record, label), 1 or 0, anything else is unknown and left out; balanced: both classes
+    weigh the same. A label with a single class has no slope: its constant is (positives + 1) / (records + 2).
     tol: largest gradient entry left, each direction scaled by its curvature: about the distance from the optimum in
-    posterior standard deviations.
+    posterior standard deviations. Returns one Linear per entry of `cs`.
     """
-    y, n_problems = np.asarray(y), np.shape(y)[1]
-    c, balanced = np.broadcast_to(c, n_problems).astype(float), np.broadcast_to(balanced, n_problems)
-    positive, negative = y == 1, y == 0
+    positive, negative = np.asarray(y) == 1, np.asarray(y) == 0
     n1, n0 = positive.sum(0), negative.sum(0)
-    bias = np.log((n1 + 1) / (n0 + 1))
-    weight = np.zeros((z.shape[1], n_problems))
     todo = np.flatnonzero((n1 > 0) & (n0 > 0))
+    start = np.log((n1 + 1) / (n0 + 1))
+    fitted = {c: Linear(np.zeros((np.shape(z)[1], len(n1))), start.copy()) for c in cs}
     if len(todo):
-        half = (n1 + n0)[todo] / 2
-        s = positive[:, todo] * np.where(balanced[todo], half / n1[todo], 1.0)
-        s += negative[:, todo] * np.where(balanced[todo], half / n0[todo], 1.0)
-        weight[:, todo], bias[todo] = _lbfgs(z, positive[:, todo].astype(float), s * c[todo], tol, max_iter)
-    return Linear(weight, bias)
+        y, half = positive[:, todo], (n1 + n0)[todo] / 2
+        weight = np.where(y, half / n1[todo], half / n0[todo]) if balanced else np.ones(y.shape)
+        weight *= (positive | negative)[:, todo]
+        centre = np.mean(z, 0)
+        u, singular, vt = _svd(np.asarray(z, float) - centre)
+        design = np.column_stack([u * singular, np.ones(len(u))]).astype(np.float32)
+        rate = (weight * y).sum(0) / weight.sum(0)
+        w = np.vstack([np.zeros((len(singular), len(todo))), np.log(rate / (1 - rate))])
+        for c in sorted(cs):
+            w = _fit(design, singular, y, c * weight, w, tol, max_iter)
+            fitted[c].weight[:, todo] = vt.T @ w[:-1]
+            fitted[c].bias[todo] = w[-1] - centre @ fitted[c].weight[:, todo]
+    return [fitted[c] for c in cs]
 
 
-def _lbfgs(z, y, s, tol, max_iter):
-    """s: (record, problem) weights with C multiplied in, zero where unknown. Returns weight (dim, problem), bias."""
-    centre = z.mean(0)
-    u, singular, vt = _svd(np.asarray(z, float) - centre)
-    design, k, p = np.column_stack([u * singular, np.ones(len(z))]), len(singular), y.shape[1]
-    sign = np.where(y > 0, 1.0, -1.0)
+def _fit(design, singular, y, s, w, tol, max_iter) -> np.ndarray:
+    """Coefficients (direction + 1, problem) from the start `w`; s: (record, problem) weights with C multiplied in."""
+    prob = expit(design @ w.astype(np.float32))
+    curvature = (s * prob * (1 - prob)).sum(0)
+    scale = 1 / np.sqrt(np.vstack([1 + singular[:, None] ** 2 * curvature / len(design), curvature]))
+    sign, s = np.where(y, np.float32(-1), np.float32(1)), s.astype(np.float32)
 
-    def loss(flat, scale):
-        w = flat.reshape(k + 1, p) * scale
-        e = np.exp(-np.maximum(sign * (design @ w), -500))
-        value = (s * np.log(1 + e)).sum() + 0.5 * (w[:-1] ** 2).sum()
-        gradient = design.T @ (-s * sign * (e / (1 + e)))
-        gradient[:-1] += w[:-1]
-        return value, (gradient * scale).ravel()
+    def loss(x, of):
+        v = x * scale[:, of]
+        e = np.exp(np.minimum(sign[:, of] * (design @ v.astype(np.float32)), 80))
+        value = (s[:, of] * np.log1p(e)).sum(0, dtype=float) + 0.5 * (v[:-1] ** 2).sum(0)
+        gradient = (design.T @ (s[:, of] * sign[:, of] * (e / (1 + e)))).astype(float)
+        gradient[:-1] += v[:-1]
+        return value, gradient * scale[:, of]
 
-    rate = (s * y).sum(0) / s.sum(0)
-    w = np.vstack([np.zeros((k, p)), np.log(rate / (1 - rate))])
-    # The curvature is that of the starting point first; classes that separate well have far less of it at the end.
-    for stage in (ROUGH * tol, tol):
-        prob = expit(design @ w)
-        curvature = (s * prob * (1 - prob)).mean(0)
-        scale = 1 / np.sqrt(np.vstack([1 + singular[:, None] ** 2 * curvature, len(z) * curvature]))
-        options = {"maxiter": max_iter, "maxfun": 2 * max_iter, "gtol": stage, "ftol": 0.0, "maxcor": 10}
-        found = minimize(loss, (w / scale).ravel(), (scale,), jac=True, method="L-BFGS-B", options=options)
-        w = found.x.reshape(k + 1, p) * scale
-    weight = vt.T @ w[:-1]
-    return weight, w[-1] - centre @ weight
+    return _lbfgs(loss, w / scale, tol, max_iter) * scale
+
+
+def _lbfgs(loss, start, tol, max_iter, memory=8) -> np.ndarray:
+    """Minimise many smooth convex functions at once: loss(x (dim, problem), their numbers) -> values, gradients.
+
+    Every problem has its own step length and memory (Nocedal and Wright, algorithm 7.4); finished ones are put aside.
+    """
+    done, of, x, pairs = start.copy(), np.arange(start.shape[1]), start, []
+    f, g = loss(x, of)
+    for _ in range(max_iter):
+        live = np.abs(g).max(0) > tol
+        if live.sum() <= 0.8 * len(live):
+            done[:, of] = x
+            of, x, f, g = of[live], x[:, live], f[live], g[:, live]
+            pairs = [(a[:, live], b[:, live], rho[live]) for a, b, rho in pairs]
+        if not len(of):
+            break
+        direction = _direction(g, pairs)
+        slope, step = (g * direction).sum(0), np.ones(len(of))
+        for _ in range(30):
+            new = x + step * direction
+            f_new, g_new = loss(new, of)
+            # single precision: a rise below its resolution is none
+            short = f_new > f + 1e-4 * step * slope + 1e-6 * np.abs(f)
+            if not short.any():
+                break
+            step[short] *= 0.4
+        a, b = new - x, g_new - g
+        ab = (a * b).sum(0)
+        pairs = [*pairs[1 - memory :], (a, b, np.where(ab > TINY, 1 / np.maximum(ab, TINY), 0))]
+        x, f, g = new, f_new, g_new
+    done[:, of] = x
+    return done
+
+
+def _direction(g, pairs) -> np.ndarray:
+    """Two-loop recursion: minus the approximate inverse Hessian of every problem times its gradient."""
+    q, alphas = g.copy(), []
+    for a, b, rho in reversed(pairs):
+        alphas.append(rho * (a * q).sum(0))
+        q -= alphas[-1] * b
+    if pairs:
+        a, b, rho = pairs[-1]
+        q *= np.where(rho > 0, (a * b).sum(0) / np.maximum((b * b).sum(0), TINY), 1)
+    for (a, b, rho), alpha in zip(pairs, reversed(alphas), strict=True):
+        q += (alpha - rho * (b * q).sum(0)) * a
+    return -q
 
 
 def _svd(x):
@@ -118,19 +158,14 @@ def linear(z, y, z_val, y_val) -> Probe:
     z, z_val = np.asarray(z, float), np.asarray(z_val, float)
     y, y_val = np.asarray(y), np.asarray(y_val)
     cells, models = CELLS, {}
-    for standardise in (True, False):
-        here = [cell for cell in cells if cell[0] == standardise]
+    for standardise, weight in product((True, False), (None, "balanced")):
         centre = z.mean(0) if standardise else np.zeros(z.shape[1])
         spread = z.std(0) if standardise else np.ones(z.shape[1])
         spread = np.where(spread > 0, spread, 1.0)
-        c = np.repeat([cell[1] for cell in here], y.shape[1])
-        balanced = np.repeat([cell[2] == "balanced" for cell in here], y.shape[1])
-        fitted = solve((z - centre) / spread, np.tile(y, len(here)), c, balanced)
-        weight = fitted.weight / spread[:, None]
-        bias = fitted.bias - centre @ weight
-        for i, cell in enumerate(here):
-            part = slice(i * y.shape[1], (i + 1) * y.shape[1])
-            models[cell] = Linear(weight[:, part], bias[part])
+        cs = [c for standardised, c, of in cells if standardised == standardise and of == weight]
+        for c, (slope, bias) in zip(cs, solve((z - centre) / spread, y, cs, weight == "balanced"), strict=True):
+            slope = slope / spread[:, None]
+            models[standardise, c, weight] = Linear(slope, bias - centre @ slope)
     losses = np.array([np.nanmean(bce(y_val, models[cell](z_val))) for cell in cells])
     best = cells[int(np.argmin(losses))]
     return Probe(models[best], best, losses)

@@ -28,7 +28,9 @@ def normals():
     plan = plan.take(np.flatnonzero(plan.want["NORM"])[:NORMALS])
     batch = core.simulate(plan, 500, 5000)
     d = fixed.Draws(device.SLOTS, 5, core.NOISE, plan.ids)
-    counts = device.record(batch.clean, d, patients.site_row("A") | {"lead_off": "0"}, heart.INDEPENDENT, 500, 11, ())[0]
+    counts = device.record(batch.clean, d, patients.site_row("A") | {"lead_off": "0"}, heart.INDEPENDENT, 500, 11, ())[
+        0
+    ]
     return batch, core.render.twelve(batch.clean) / 16000.0, core.render.twelve(counts) / 1000.0
 
 

@@ -16,7 +16,7 @@ from . import core, device, fixed, patients, render, reports, rhythm
 from .heart import INDEPENDENT
 
 CHUNK = 128
-SEED = 20240
+SEED = 2025  # of 12 tried, the one in which every label of A and B occurs
 ONE_LEAD = ("PACE AFIB AFLT SVTAC PSVT 3AVB 2AVB STACH SBRAD SARRH SR 1AVB PVC PAC BIGU TRIGU").split()
 BEAT_CLASS = ("N", "V", "V", "A", "E", "A")  # by rhythm kind; an early beat with its own P wave is A
 
