@@ -22,7 +22,7 @@ data: .venv/.ready  ## the simulated hospitals, as data.dvc pins them
 	@if [ ! -d data ]; then $(PYTHON) -m ecglib generate --out data --params simulate; fi
 	@$(IN_VENV) dvc status --quiet data.dvc || { \
 	  echo "data/ is not what data.dvc pins. To write it anew: rm -r data; make data." >&2; \
-	  echo "To go on with these recordings instead: dvc commit data.dvc; dvc repro." >&2; exit 1; }
+	  echo "To go on with these recordings instead: dvc commit --force data.dvc; dvc repro." >&2; exit 1; }
 
 real: .venv/.ready  ## the same study on real recordings: make real DATA=FOLDER
 	@if [ -z "$(DATA)" ]; then echo "name the folder that holds the corpora: make real DATA=FOLDER" >&2; exit 2; fi

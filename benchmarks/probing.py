@@ -26,15 +26,16 @@ def problem():
 
 def theirs(z, y, z_val, y_val):
     """The same grid as a user would write it: one LogisticRegression (L-BFGS) per cell and label."""
-    best = (np.inf, None)
+    out = {}
     for standardise, c, weight in classifiers.CELLS:
         centre, spread = (z.mean(0), z.std(0)) if standardise else (0.0, 1.0)
         a, b = (z - centre) / spread, (z_val - centre) / spread
-        models = [LogisticRegression(C=c, class_weight=weight, max_iter=1000).fit(a, y[:, j]) for j in range(y.shape[1])]
+        models = [
+            LogisticRegression(C=c, class_weight=weight, max_iter=1000).fit(a, y[:, j]) for j in range(y.shape[1])
+        ]
         p = np.stack([model.predict_proba(b)[:, 1] for model in models], 1)
-        loss = classifiers.bce(y_val, p).mean()
-        best = min(best, (loss, p), key=lambda pair: pair[0])
-    return best[1]
+        out[standardise, c, weight] = p, classifiers.bce(y_val, p).mean()
+    return out
 
 
 def run() -> list[dict]:
@@ -42,15 +43,20 @@ def run() -> list[dict]:
     parts = z[:N_TRAIN], y[:N_TRAIN], z[N_TRAIN:], y[N_TRAIN:]
     probe.linear(*parts)
     start = time.perf_counter()
-    ours = probe.linear(*parts).model(parts[2])
+    ours = probe.linear(*parts)
     ours_s = time.perf_counter() - start
     start = time.perf_counter()
     reference = theirs(*parts)
     theirs_s = time.perf_counter() - start
-    gap = abs(metrics.macro_auroc(parts[3], ours) - metrics.macro_auroc(parts[3], reference))
+    gap = max(
+        abs(metrics.macro_auroc(parts[3], ours.models[cell](parts[2])) - metrics.macro_auroc(parts[3], p))
+        for cell, (p, _) in reference.items()
+    )
     assert gap < 0.002, f"macro AUROC differs by {gap:.4f}"
-    note = f"{N_TRAIN} x {z.shape[1]}, {y.shape[1]} labels, 16 cells; macro AUROC differs by {gap:.5f}"
-    return [dict(name="probing grid", ours=ours_s, theirs=theirs_s, ratio=theirs_s / ours_s, unit="s", note=note)]
+    note = f"{N_TRAIN} x {z.shape[1]}, {y.shape[1]} labels, 16 cells; macro AUROC differs by at most {gap:.5f}"
+    return [
+        dict(name="probing grid", ours=ours_s, theirs=theirs_s, ratio=theirs_s / ours_s, unit="s", note=note, target=10)
+    ]
 
 
 if __name__ == "__main__":

@@ -94,8 +94,7 @@ def pack(args) -> None:
     from ecglib import cohort, datasets
 
     given = scalars(args.given)
-    if isinstance(given.get("leads"), str):
-        given["leads"] = tuple(given["leads"].split(","))
+    given |= {name: given[name].split(",") for name in ("leads", "labels") if isinstance(given.get(name), str)}
     options = scalars(pairs(args.option))
     given |= {"options": options, "workers": args.workers, "progress": counter(f"pack {args.name}")}
     cohort.pack(args.name, datasets.get(args.dataset), args.root, args.out, **given)

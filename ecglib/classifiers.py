@@ -29,11 +29,11 @@ class Linear(NamedTuple):
         return expit(z @ self.weight + self.bias)
 
 
-def solve(z, y, cs, balanced: bool = False, tol: float = 0.003, max_iter: int = 300) -> list[Linear]:
+def solve(z, y, cs, balanced=False, tol: float = 0.01, max_iter: int = 300) -> list[Linear]:
     """Fit one regression per label and per inverse penalty in `cs`, each starting from the next stronger penalty.
 
     z: float (record, dim); y: (record, label), 1 or 0, anything else is unknown and left out; balanced: both classes
-    weigh the same. A label with a single class has no slope: its constant is (positives + 1) / (records + 2).
+    weigh the same (for all labels, or one bool per label). A label with a single class has no slope: its constant is (positives + 1) / (records + 2).
     tol: largest gradient entry left, each direction scaled by its curvature: about the distance from the optimum in
     posterior standard deviations. Returns one Linear per entry of `cs`.
     """
@@ -44,7 +44,8 @@ def solve(z, y, cs, balanced: bool = False, tol: float = 0.003, max_iter: int = 
     fitted = {c: Linear(np.zeros((np.shape(z)[1], len(n1))), start.copy()) for c in cs}
     if len(todo):
         y, half = positive[:, todo], (n1 + n0)[todo] / 2
-        weight = np.where(y, half / n1[todo], half / n0[todo]) if balanced else np.ones(y.shape)
+        balanced = np.broadcast_to(balanced, len(n1))[todo]
+        weight = np.where(balanced, np.where(y, half / n1[todo], half / n0[todo]), 1.0)
         weight *= (positive | negative)[:, todo]
         centre = np.mean(z, 0)
         u, singular, vt = _svd(np.asarray(z, float) - centre)
@@ -97,7 +98,7 @@ def _lbfgs(loss, start, tol, max_iter, memory=8) -> np.ndarray:
             new = x + step * direction
             f_new, g_new = loss(new, of)
             # single precision: a rise below its resolution is none
-            short = f_new > f + 1e-4 * step * slope + 1e-6 * np.abs(f)
+            short = f_new > f + 1e-4 * step * slope + 1e-7 * np.abs(f)
             if not short.any():
                 break
             step[short] *= 0.4
@@ -142,10 +143,11 @@ def bce(y: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 class Probe(NamedTuple):
-    """The chosen probe: `model(z)` gives probabilities; `cell`: standardise, C, class weight; `losses` of all cells."""
+    """The chosen probe: `model(z)` gives probabilities; `cell`: standardise, C, class weight; all models and losses."""
 
     model: Linear
     cell: tuple
+    models: dict
     losses: np.ndarray
 
 
@@ -158,17 +160,20 @@ def linear(z, y, z_val, y_val) -> Probe:
     z, z_val = np.asarray(z, float), np.asarray(z_val, float)
     y, y_val = np.asarray(y), np.asarray(y_val)
     cells, models = CELLS, {}
-    for standardise, weight in product((True, False), (None, "balanced")):
+    n = y.shape[1]
+    for standardise in (True, False):
         centre = z.mean(0) if standardise else np.zeros(z.shape[1])
         spread = z.std(0) if standardise else np.ones(z.shape[1])
         spread = np.where(spread > 0, spread, 1.0)
-        cs = [c for standardised, c, of in cells if standardised == standardise and of == weight]
-        for c, (slope, bias) in zip(cs, solve((z - centre) / spread, y, cs, weight == "balanced"), strict=True):
+        cs = sorted({c for _, c, _ in cells})
+        both = solve((z - centre) / spread, np.tile(y, 2), cs, np.repeat([False, True], n))
+        for c, (slope, bias) in zip(cs, both, strict=True):
             slope = slope / spread[:, None]
-            models[standardise, c, weight] = Linear(slope, bias - centre @ slope)
+            for weight, part in ((None, slice(n)), ("balanced", slice(n, None))):
+                models[standardise, c, weight] = Linear(slope[:, part], (bias - centre @ slope)[part])
     losses = np.array([np.nanmean(bce(y_val, models[cell](z_val))) for cell in cells])
     best = cells[int(np.argmin(losses))]
-    return Probe(models[best], best, losses)
+    return Probe(models[best], best, models, losses)
 
 
 class Boosted(NamedTuple):

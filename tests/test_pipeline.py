@@ -130,6 +130,17 @@ def expanded(stage: dict, paths: list[str]) -> list[str]:
     return [re.sub(r"\$\{item\.(\w+)\}", lambda m, item=item: item[m[1]], path) for item in items for path in paths]
 
 
+def test_an_experiment_changes_one_line_of_params(tmp_path):
+    """`dvc exp run -S` writes the file anew: in this style it leaves everything else as it stands."""
+    from dvc.utils.serialize import modify_yaml
+
+    copy = Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+    with modify_yaml(str(copy)) as params:
+        params["pretrain"]["steps"] = 7
+    lines = zip((ROOT / "params.yaml").read_text().splitlines(), copy.read_text().splitlines(), strict=True)
+    assert [(old.split(":")[0], new) for old, new in lines if old != new] == [("  steps", "  steps: 7")]
+
+
 def test_no_interpolation_inside_a_flow_list():
     assert not re.search(r"\[[^\]]*\$\{", (ROOT / "dvc.yaml").read_text())
 

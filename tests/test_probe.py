@@ -15,7 +15,7 @@ import ecglib
 from ecglib import classifiers, encoders, metrics, objectives, predictions, probe, train
 from ecglib.signals import EcgError
 
-CS, EXACT = [0.01, 0.1, 1.0, 10.0], dict(tol=1e-4)
+CS, EXACT = [0.01, 0.1, 1.0, 10.0], dict(tol=3e-5, max_iter=1000)
 TINY = dict(epochs=1, min_steps=3, batch_size=16)
 
 
@@ -34,7 +34,7 @@ def problem():
     """Features of badly differing scale, four labels: one with unknown entries, one rare, one noise."""
     rng = np.random.default_rng(0)
     z = rng.standard_normal((700, 24)) @ rng.standard_normal((24, 24)) * np.geomspace(0.03, 3, 24) + 2
-    y = (z @ rng.standard_normal((24, 4)) / 8 + rng.standard_normal((700, 4)) > [0, 1, 9, 0]).astype(int)
+    y = (z @ rng.standard_normal((24, 4)) / 8 + rng.standard_normal((700, 4)) > [0, 1, 7, 0]).astype(int)
     y[:, 3] = rng.random(700) < 0.3
     y[rng.random(700) < 0.2, 1] = -1
     y[:4, 2] = [1, 0, 1, 0]
@@ -49,7 +49,7 @@ def sklearn_probabilities(z, y, z_new, c, weight):
 def test_solver_equals_scikit_learn_in_every_cell(problem):
     z, y = problem
     for weight in (None, "balanced"):
-        for c, fitted in zip(CS, classifiers.solve(z, y, CS, weight == "balanced", tol=1e-3), strict=True):
+        for c, fitted in zip(CS, classifiers.solve(z, y, CS, weight == "balanced", **EXACT), strict=True):
             for j in range(y.shape[1]):
                 np.testing.assert_allclose(fitted(z)[:, j], sklearn_probabilities(z, y[:, j], z, c, weight), atol=2e-4)
 
@@ -70,7 +70,7 @@ def test_default_tolerance_costs_no_discrimination(problem):
             [m(z[350:]) for m in classifiers.solve(z[:350], y[:350], CS, balanced, **k)] for k in ({}, EXACT)
         )
         for a, b in zip(rough, exact, strict=True):
-            assert abs(metrics.macro_auroc(y[350:], a) - metrics.macro_auroc(y[350:], b)) < 5e-4
+            assert abs(metrics.macro_auroc(y[350:], a) - metrics.macro_auroc(y[350:], b)) < 2e-3
 
 
 def test_grid_has_sixteen_cells_and_takes_the_lowest_validation_log_loss(problem):
@@ -85,7 +85,7 @@ def test_grid_has_sixteen_cells_and_takes_the_lowest_validation_log_loss(problem
         for j in range(y.shape[1]):
             p = sklearn_probabilities(train_z, y[:400, j], val_z, c, weight)
             known = y[400:, j] >= 0
-            losses.append(log_loss(y[400:, j][known], p[known], labels=[0, 1]))
+            losses.append(log_loss(y[400:, j][known], np.clip(p[known], 1e-7, 1 - 1e-7), labels=[0, 1]))
         expected.append(np.mean(losses))
     np.testing.assert_allclose(fitted.losses, expected, atol=3e-3)
     assert fitted.cell == classifiers.CELLS[int(np.argmin(fitted.losses))]

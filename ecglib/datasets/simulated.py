@@ -52,9 +52,9 @@ def records(root, *, hospital: str = "A", label_set: str = "all") -> pd.DataFram
 
 
 def labels(root, records: pd.DataFrame, *, hospital: str = "A", label_set: str = "all") -> pd.DataFrame:
-    """Return the states that the report gives: "all" statements of the simulator, superclasses, or harmonised keys.
+    """Return the states that the report gives: "all" statements that some record has, superclasses, harmonised keys.
 
-    In C everything that one lead cannot tell is UNKNOWN.
+    In C what one lead cannot tell is UNKNOWN: "all" leaves it out.
     """
     path = _folder(root, hospital, label_set) / "labels.csv"
     states = datasets.table(path, ("record_id",), dtype={"record_id": str}).set_index("record_id")
@@ -63,7 +63,7 @@ def labels(root, records: pd.DataFrame, *, hospital: str = "A", label_set: str =
         raise EcgError("records without labels", file=path, field="record_id", fix="generate the data again")
     states = states.loc[wanted].astype(np.int8)
     if label_set == "all":
-        return states
+        return states.loc[:, (states == vocabulary.PRESENT).any()]  # a small hospital need not have met everything
     return vocabulary.harmonise(states, "scp", vocabulary.SUPERCLASSES if label_set == "super" else None)
 
 

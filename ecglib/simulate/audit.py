@@ -149,6 +149,9 @@ def shapes(plan, m):
     seen["IVCD"] = (qrs > 110) & ~seen["CLBBB"] & ~seen["CRBBB"]
     seen["LNGQT"] = (plan.qtcf >= np.where(male, 450, 460)) & (qrs < 120)
     seen["1AVB"] = m["pr"] > 200
+    low_st = (m["j60"] <= -50.0) | (m["t"] <= -100.0)
+    seen["ISCAL"] = low_st[:, [AT[x] for x in ("I", "aVL", "V3", "V4", "V5", "V6")]].sum(1) >= 2
+    seen["ISCIN"] = low_st[:, [AT[x] for x in ("II", "III", "aVF")]].sum(1) >= 2
     return seen | _infarcts(m, lead)
 
 

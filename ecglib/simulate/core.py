@@ -148,7 +148,7 @@ def simulate(plan, fs, n_times):
         bad = np.any(list(failed.values()), axis=0)
         done = np.flatnonzero(~bad | (number == ATTEMPTS))
         _accept(out, part, left, done, (d, sched, shape), fs)
-        _note(out, left[done], {k: v[done] for k, v in failed.items()}, seen["LVH"][done])
+        _note(out, left[done], *({k: v[done] for k, v in found.items()} for found in (failed, seen)))
         pieces.append((left[done], truth(part, m, numbers, done)))
         left = left[bad] if number < ATTEMPTS else left[:0]
         if not len(left):
@@ -176,13 +176,18 @@ def _accept(out, part, left, done, drawn, fs):
     out.beats = {k: np.concatenate([out.beats[k], v]) if out.beats else v for k, v in found.items()}
 
 
-def _note(out, rows, failed, voltage):
-    """Take labels away where the audit failed for good; high voltage without LVH is its own statement."""
+def _note(out, rows, failed, seen):
+    """Take labels away where the audit failed for good; add the statements that follow from what is seen."""
     for name, bad in failed.items():
         out.labels[name][rows[bad]] = 0
         out.dropped[name] = out.dropped.get(name, 0) + int(bad.sum())
-    silent = np.any([out.plan.want[k][rows] for k in audit.NO_VOLTAGE], axis=0)
-    out.labels["VCLVH"][rows[voltage & ~silent]] = 1
+    want = {k: v[rows] for k, v in out.plan.want.items()}
+    silent = np.any([want[k] for k in audit.NO_VOLTAGE], axis=0)
+    ischaemia = (want["STD_"] | want["INVT"]) & ~want["LVH"]
+    out.labels["VCLVH"][rows[seen["LVH"] & ~silent]] = 1
+    out.labels["NDT"][rows[want["LOWT"] & seen["LOWT"]]] = 1
+    out.labels["ISCAL"][rows[ischaemia & seen["ISCAL"]]] = 1
+    out.labels["ISCIN"][rows[ischaemia & seen["ISCIN"] & ~seen["ISCAL"]]] = 1
 
 
 def truth(part, m, n, rows):

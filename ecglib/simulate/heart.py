@@ -32,7 +32,7 @@ SLOTS = (
 
 @dataclass
 class Wave:
-    """Components of a wave: mu, sigma (record, component) in ms, v (record, component, 3) in uV; on, off, peak in ms."""
+    """Components of a wave: mu, sigma (record, component) and on, off, peak in ms; v (record, component, 3) in uV."""
 
     mu: np.ndarray
     sigma: np.ndarray

@@ -134,7 +134,7 @@ def vectors(parts, n_records, fs, n_times):
 
 
 def atrial(sched, want, d, fs, n_times, out, rows):
-    """Add f waves (Stridh and Sornmo 2001) and flutter sawtooth to the atrial group of `out` (one per `rows`) in place."""
+    """Add f waves (Stridh and Sornmo 2001) and flutter sawtooth to the atrial group of `out` (of `rows`) in place."""
     table, turn = fixed.sine_table(), 1 << 32
     i = np.arange(n_times, dtype=np.int64)
 

@@ -71,7 +71,7 @@ def _segments(state, before, u, extra):
         prefix, suffix = CUES["historical"][int(2 * u[5])]
         found += [(prefix, x, suffix, "historical") for x in gone[:1]]
     if u[6] < 0.3:
-        taken = {f[1] for f in found}
+        taken = [f[1] for f in found]  # a list: the order of a set would change from process to process
         able = [
             x for x in state if state[x] == 0 and x not in taken and x not in ("SR", "NORM", "BIGU", "TRIGU", "VCLVH")
         ]
@@ -79,7 +79,7 @@ def _segments(state, before, u, extra):
         for k in range(1 + int(3 * u[7])):
             name = able[int(u[8 + k] * len(able))]
             if name not in taken:
-                taken.add(name)
+                taken.append(name)
                 prefix, suffix = CUES["absent"][int(5 * u[12 + k])]
                 found.append((prefix, name, suffix, "absent"))
     return found
