@@ -111,9 +111,9 @@ def run(args) -> None:
 
 
 def report(args) -> None:
-    from ecglib import report
+    from ecglib import study
 
-    report.build(Path(args.results), Path(args.out))
+    study.build(Path(args.results), Path(args.out))
 
 
 def real(args) -> None:

@@ -145,10 +145,3 @@ def signal_quality(cohorts: dict, most: int = 400, seed: int = 0) -> pd.DataFram
 def _recording(cohort, row: int) -> Recording:
     mask = cohort.lead_mask([row])[0]
     return Recording(cohort.batch([row])[0], cohort.fs, cohort.leads, mask, str(cohort.records.record_id[row]))
-
-
-def directions(z: np.ndarray) -> float:
-    """Directions in use by embeddings z (record, dim): participation ratio (sum l)^2 / sum l^2 of the eigenvalues l
-    of their covariance; 1 when all lie on a line, dim when variance is the same everywhere, 0 when they all collapse."""
-    variance = np.linalg.svd(z - z.mean(0), compute_uv=False).astype(np.float64) ** 2
-    return float(variance.sum() ** 2 / (variance**2).sum()) if variance.any() else 0.0

@@ -33,7 +33,8 @@ def solve(z, y, cs, balanced=False, tol: float = 0.01, max_iter: int = 300) -> l
     """Fit one regression per label and per inverse penalty in `cs`, each starting from the next stronger penalty.
 
     z: float (record, dim); y: (record, label), 1 or 0, anything else is unknown and left out; balanced: both classes
-    weigh the same (for all labels, or one bool per label). A label with a single class has no slope: its constant is (positives + 1) / (records + 2).
+    weigh the same (for all labels, or one bool per label). A label with a single class has no slope: its constant is
+    (positives + 1) / (records + 2).
     tol: largest gradient entry left, each direction scaled by its curvature: about the distance from the optimum in
     posterior standard deviations. Returns one Linear per entry of `cs`.
     """

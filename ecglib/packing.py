@@ -51,7 +51,8 @@ def pack(
 ) -> None:
     """See `ecglib.cohort.pack`."""
     options = dict(options or {})
-    plan = _plan(fs, seconds, leads or dataset.LEADS, windows)
+    provided = dataset.leads(**options) if hasattr(dataset, "leads") else dataset.LEADS
+    plan = _plan(fs, seconds, leads or provided, windows)
     records, states = _corpus(dataset, root, options, labels)
     run = _Runner(dataset.read, plan, workers, backend, progress, 2 * len(records))
     root, out = Path(root).resolve(), Path(out).absolute()

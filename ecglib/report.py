@@ -5,34 +5,22 @@ of a cohort and split meet the same resamples, and the spread over seeds stands 
 `possible` and unknown truth are not scored.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from ecglib import metrics
-from ecglib.page import figure, links, provenance, table, text, versions, write_html
 from ecglib.predictions import MODEL, PLACE, contract, load, places, replicates
 from ecglib.signals import EcgError
 from ecglib.transfer import external
 
 __all__ = [
-    "build",
     "calibration",
     "contract",
     "differences",
     "external",
-    "figure",
-    "links",
     "load",
-    "provenance",
     "result_table",
     "scores",
-    "table",
-    "text",
-    "versions",
-    "write_html",
 ]
 
 MACRO = "macro"
@@ -192,91 +180,3 @@ def _gap(gaps, key, reference):
         return "-"
     row = rows.iloc[0]
     return f"{row['point']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), p {row['p_holm']:.3f}"
-
-
-def build(results, out, *, n=1000):
-    """Write the page of the study to `out`/index.html, its numbers to results.csv and differences.csv (tidy) and
-    scores.json (for `dvc metrics`), from what the stages left in `results`; returns the path of the page.
-
-    probe/TASK-METHOD/predictions.parquet are read; the stages' figures (captions from a captions.json beside them,
-    {name: words}), executed notebooks and cohorts/*/cohort.json are shown. Validation is not scored.
-    Raises EcgError where there are no predictions, or models were evaluated on different records or labels.
-    """
-    results, out = Path(results), Path(out)
-    files = sorted(results.glob("probe/*/predictions.parquet"))
-    if not files:
-        raise EcgError("no predictions of any probe", file=results / "probe", fix="run the stages first: `dvc repro`")
-    tasks = sorted({file.parent.name.split("-")[0] for file in files})
-    tables, gaps, sections = [], [], []
-    for task in tasks:
-        predictions = load([file for file in files if file.parent.name.split("-")[0] == task])
-        scored = predictions[predictions["split"] != "val"]
-        tables.append(scores(scored, n=n).assign(task=task))
-        gaps.append(differences(scored, n=n).assign(task=task))
-        caption = f"{_CAPTION}, {n:,} resamples."
-        blocks = [table(result_table(tables[-1], gaps[-1], fraction=None), caption)]
-        sections.append((f"Results: task {task}", [*blocks, table(contract(predictions), "What is compared.")]))
-    out.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("results.csv", tables), ("differences.csv", gaps)):
-        pd.concat(rows, ignore_index=True).to_csv(out / name, index=False, float_format="%.6f", lineterminator="\n")
-    (out / "scores.json").write_text(json.dumps(_nested(pd.concat(tables)), indent=1, sort_keys=True) + "\n")
-    return write_html(out / "index.html", sections + _shown(results, out), lead=_LEAD)
-
-
-_LEAD = "Pretrained on one hospital, probed there with few labels, and tried on others: every number with its interval."
-_CAPTION = (
-    "Macro averages over all labels and over those with at least ten positives; paired difference to the random encoder"
-    " (two-sided p, adjusted by Holm over the task). In brackets 95 % intervals by bootstrap of patients"
-)
-
-
-def _nested(table):
-    """{task: {cohort/split: {encoder, mode: {share of labels: {metric: point, low, high}}}}} of the macro averages."""
-    tree = {}
-    for row in table[table["label"] == MACRO].itertuples():
-        branch = tree.setdefault(row.task, {}).setdefault(f"{row.cohort}/{row.split}", {})
-        branch = branch.setdefault(f"{row.encoder}, {row.mode}", {}).setdefault(f"{100 * row.fraction:g} %", {})
-        branch[row.metric] = {end: round(getattr(row, end), 6) for end in ("point", "low", "high")}
-    return tree
-
-
-def _shown(results, out):
-    """Sections on figures, notebooks and provenance, of what is there."""
-    pictures = sorted((file for stage in _STAGES for file in results.glob(f"{stage}/*.png")), key=_rank)
-    pages = sorted(file for stage in _STAGES for file in results.glob(f"{stage}/*.html"))
-    titles = [(" / ".join(page.relative_to(results).with_suffix("").parts), page) for page in pages]
-    cohorts = [_counted(file) for file in sorted(results.glob("cohorts/*/cohort.json"))]
-    sections = [
-        ("Figures", [figure(file, _caption(file)) for file in pictures]),
-        ("Executed notebooks", [links(titles)]),
-        (
-            "Provenance",
-            [table(pd.DataFrame(cohorts), "Packed cohorts; the rejected records are listed in each.")],
-        ),
-        ("Versions", [table(versions())]),
-    ]
-    return [part for part, there in zip(sections, (pictures, pages, cohorts, True), strict=True) if there]
-
-
-_STAGES = ("figures", "explore", "external/*", "pretrain/*", "probe/*")
-_COUNTS = ("records", "packed", "rejected", "patients", "rows", "rows_with_missing_lead", "rows_with_gap")
-
-
-def _rank(file):
-    """The paper's figures first, then by place and name."""
-    return file.parent.name != "figures", file.as_posix()
-
-
-def _caption(file):
-    """Words for a figure: from captions.json beside it, {name: words}, else its name."""
-    captions = file.with_name("captions.json")
-    words = json.loads(captions.read_text("utf-8")) if captions.is_file() else {}
-    return words.get(file.stem, file.stem.replace("_", " "))
-
-
-def _counted(file):
-    """One line on a packed cohort."""
-    counts = json.loads(file.read_text("utf-8"))["counts"]
-    why = ", ".join(f"{reason}: {count}" for reason, count in counts["rejected_by_reason"].items())
-    line = {name.replace("_", " "): counts[name] for name in _COUNTS}
-    return {"cohort": file.parent.name} | line | {"rejected because": why or "-"}

@@ -51,27 +51,11 @@ def mean_loss(data, batch_size: int = 256):
 
 
 def fit(
-    objective: nn.Module,
-    data,
-    out_dir=None,
-    *,
-    steps: int,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-4,
-    warmup: int = 0,
-    seed: int = 0,
-    val=None,
-    val_every: int = 0,
-    select: str = "last",
-    checkpoint_every: int = 0,
-    checkpoint_dir=None,
-    devices=1,
-    strategy="auto",
-    precision="auto",
-    clip: float = 1.0,
+    objective: nn.Module, data, out_dir=None, *, steps: int, batch_size: int = 64, lr: float = 1e-3,
+    weight_decay: float = 1e-4, warmup: int = 0, seed: int = 0, val=None, val_every: int = 0, select: str = "last",
+    checkpoint_every: int = 0, checkpoint_dir=None, devices=1, strategy="auto", precision="auto", clip: float = 1.0,
     progress=None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Train `objective` on `data` (a CohortData or anything with its `batch`, `record_ids` and length) by AdamW.
 
     batch_size is global: it is divided over the processes. warmup counts steps. val: data to compute the mean loss on,

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from test_report import SKILL, place
 
-from ecglib import report
+from ecglib import page as html
+from ecglib import study as whole
 from ecglib.signals import EcgError
 
 
@@ -29,14 +30,14 @@ def page(folder):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     frame = pd.DataFrame({"encoder": ["<b>&"], "AUROC": [0.91234], "sd": [np.nan]})
-    facts = report.provenance({"A": {"n_records": 3, "leads": ["I", "II"]}, "seed": 0})
+    facts = html.provenance({"A": {"n_records": 3, "leads": ["I", "II"]}, "seed": 0})
     sections = [
-        ("Results", [report.text("One & two."), report.table(frame, "Macro AUROC"), report.table(facts)]),
-        ("Figures", [report.figure(folder / "figures/forest.png", "Internal against external")]),
-        ("Notebooks", [report.links([("03 linear probing", folder / "notebooks/03 probing.html")])]),
-        ("Versions", [report.table(report.versions())]),
+        ("Results", [html.text("One & two."), html.table(frame, "Macro AUROC"), html.table(facts)]),
+        ("Figures", [html.figure(folder / "figures/forest.png", "Internal against external")]),
+        ("Notebooks", [html.links([("03 linear probing", folder / "notebooks/03 probing.html")])]),
+        ("Versions", [html.table(html.versions())]),
     ]
-    return report.write_html(folder / "report/index.html", sections, "A question?", "An answer.")
+    return html.write_html(folder / "report/index.html", sections, "A question?", "An answer.")
 
 
 def test_the_page_is_self_contained_escaped_and_the_same_twice(tmp_path):
@@ -53,12 +54,12 @@ def test_the_page_is_self_contained_escaped_and_the_same_twice(tmp_path):
 
 
 def test_the_page_refuses_dead_links(tmp_path):
-    for block in (report.figure(tmp_path / "no.png", "x"), report.links([("x", tmp_path / "no.html")])):
+    for block in (html.figure(tmp_path / "no.png", "x"), html.links([("x", tmp_path / "no.html")])):
         with pytest.raises(EcgError):
-            report.write_html(tmp_path / "index.html", [("x", [block])])
+            html.write_html(tmp_path / "index.html", [("x", [block])])
     assert not (tmp_path / "index.html").exists()
     with pytest.raises(EcgError, match="DataFrame"):
-        report.table([1, 2])
+        html.table([1, 2])
 
 
 def study(folder):
@@ -84,10 +85,10 @@ def study(folder):
 
 def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
     results = study(tmp_path / "results")
-    out = report.build(results, results / "report", n=30)
+    out = whole.build(results, results / "report", n=30)
     files = {file.name: file.read_bytes() for file in out.parent.iterdir()}
     assert set(files) == {"index.html", "results.csv", "differences.csv", "scores.json"}
-    report.build(results, results / "report", n=30)
+    whole.build(results, results / "report", n=30)
     assert files == {file.name: file.read_bytes() for file in out.parent.iterdir()}
     words, found = files["index.html"].decode(), Links(files["index.html"].decode())
     for shown in ("task twelve", "task single", "Inside against outside.", "zero length: 2", "probe / twelve-random"):
@@ -100,4 +101,4 @@ def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
     score = json.loads(files["scores.json"])["single"]["B/external"]["random, linear"]["10 %"]["auroc"]
     assert [score[end] for end in ("point", "low", "high")] == [row["point"], row["low"], row["high"]]
     with pytest.raises(EcgError, match="no predictions"):
-        report.build(tmp_path, tmp_path / "out")
+        whole.build(tmp_path, tmp_path / "out")

@@ -98,7 +98,7 @@ def test_the_dataset_reads_every_hospital(data):
         groups = simulated.labels(data, records, hospital=name, label_set="super")
         assert list(groups) == ["NORM", "MI", "STTC", "CD", "HYP"]
         if name != "C":
-            assert ((labels.LAFB == 1) <= (groups.CD == 1)).all() and (groups.NORM == labels.NORM).all()
+            assert ((one_lead.CRBBB == 1) <= (groups.CD == 1)).all() and (groups.NORM == one_lead.NORM).all()
         truth = simulated.truth(data, hospital=name)
         assert list(truth.index) == list(records.record_id)
         beats = simulated.beats(data, hospital=name)
@@ -167,7 +167,7 @@ def test_patients_splits_and_missing_values():
     table = pd.DataFrame(meta)
     assert table.groupby("patient_id").split.nunique().max() == 1
     share = table.split.value_counts(normalize=True)
-    for name, want in (("pretrain", 0.4), ("train", 0.3), ("val", 0.1), ("test", 0.2)):
+    for name, want in (("pretrain", 0.5), ("train", 0.2), ("val", 0.1), ("test", 0.2)):
         assert abs(share[name] - want) < 0.03
         assert abs(plan.want["AFIB"][table.split == name].mean() - plan.want["AFIB"].mean()) < 0.025
     visits = table.groupby("patient_id").visit.max()
@@ -210,8 +210,8 @@ def test_noise_and_filters_set_the_hospitals_apart():
         hz = np.fft.rfftfreq(x.shape[1], 1 / float(site["fs"]))
         power[name] = spectrum[:, (hz > 55) & (hz < 95)].sum() / spectrum[:, (hz > 5) & (hz < 30)].sum()
         noise[name] = np.median(rms)
-    assert power["B"] < 0.3 * power["A"] and noise["C"] > 2 * noise["A"]
+    assert power["B"] < 0.3 * power["A"] and noise["C"] > 1.5 * noise["A"]
     assert np.isfinite(ecgs(2)[0]).all()
 
 
-BYTES = "?"
+BYTES = "faf599b80aeec9bd"

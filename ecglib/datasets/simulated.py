@@ -24,7 +24,7 @@ HOSPITALS = ("A", "B", "C")
 LABEL_SETS = ("all", "super", "harmonised")
 _METADATA = ("visit", "height", "weight", "smoking", "systolic", "cholesterol", "hdl")
 
-__all__ = ["LEADS", "beats", "labels", "read", "records", "truth"]
+__all__ = ["LEADS", "beats", "labels", "leads", "read", "records", "truth"]
 
 
 def records(root, *, hospital: str = "A", label_set: str = "all") -> pd.DataFrame:
@@ -65,6 +65,11 @@ def labels(root, records: pd.DataFrame, *, hospital: str = "A", label_set: str =
     if label_set == "all":
         return states.loc[:, (states == vocabulary.PRESENT).any()]  # a small hospital need not have met everything
     return vocabulary.harmonise(states, "scp", vocabulary.SUPERCLASSES if label_set == "super" else None)
+
+
+def leads(*, hospital: str = "A", **_) -> tuple[str, ...]:
+    """Return the leads that a hospital records: twelve, or the one of the wearable."""
+    return ("I",) if hospital == "C" else LEADS
 
 
 def read(row) -> Recording:

@@ -33,8 +33,8 @@ class Objective(nn.Module):
     n_labels: number of label columns. loss: "hill" (positive-unlabelled) or "bce"; gamma: of the Hill negatives;
     positive: "log" (-log p) or "focal_margin". possible: what a possible statement counts as: "unknown" (left out, the
     default), "present", "absent" or "half". lead_views: the encoder sees one lead; training draws one of the seven
-    frontal-plane views of each 12-lead record, evaluation takes lead I. lead_dropout: chance of each lead to be zeroed
-    in training; gain: standard deviation of the log of a random amplitude factor; shift: roll by a random time.
+    frontal-plane views of each 12-lead record, evaluation takes lead I. lead_dropout: chance of each of several leads
+    to be zeroed in training; gain: sd of the log of a random amplitude factor; shift: roll by a random time.
     The loss is summed over the known entries and divided by batch x labels, so that unknown entries weigh nothing and
     the mean over processes equals the loss of the whole batch.
     """
@@ -100,6 +100,6 @@ class Objective(nn.Module):
             x = torch.roll(x, int(torch.randint(x.shape[-1], ())), -1)
         if self.gain:
             x = x * torch.exp(self.gain * torch.randn(len(x), 1, 1, device=x.device))
-        if self.lead_dropout:
+        if self.lead_dropout and x.shape[1] > 1:
             x = x * (torch.rand(x.shape[0], x.shape[1], 1, device=x.device) >= self.lead_dropout)
         return x

@@ -103,6 +103,12 @@ def _infarcts(m, lead):
     return found
 
 
+def _ischaemia(m):
+    low = (m["j60"] <= -50.0) | (m["t"] <= -100.0)
+    walls = {"ISCAL": ("I", "aVL", "V3", "V4", "V5", "V6"), "ISCIN": ("II", "III", "aVF")}
+    return {k: low[:, [AT[x] for x in names]].sum(1) >= 2 for k, names in walls.items()}
+
+
 def _voltage(male, lead):
     """Sokolow-Lyon, R in aVL, or Cornell voltage."""
     cornell = lead("r", "aVL") + np.maximum(lead("s", "V3"), lead("q", "V3"))
@@ -149,10 +155,7 @@ def shapes(plan, m):
     seen["IVCD"] = (qrs > 110) & ~seen["CLBBB"] & ~seen["CRBBB"]
     seen["LNGQT"] = (plan.qtcf >= np.where(male, 450, 460)) & (qrs < 120)
     seen["1AVB"] = m["pr"] > 200
-    low_st = (m["j60"] <= -50.0) | (m["t"] <= -100.0)
-    seen["ISCAL"] = low_st[:, [AT[x] for x in ("I", "aVL", "V3", "V4", "V5", "V6")]].sum(1) >= 2
-    seen["ISCIN"] = low_st[:, [AT[x] for x in ("II", "III", "aVF")]].sum(1) >= 2
-    return seen | _infarcts(m, lead)
+    return seen | _infarcts(m, lead) | _ischaemia(m)
 
 
 def rhythm_numbers(sched, seconds):

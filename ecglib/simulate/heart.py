@@ -229,6 +229,7 @@ class Morphology:
         target = np.where(want["LAO/LAE"], d.u("p_extra", 126.0, 148.0), np.minimum(np.maximum(target, 80.0), 118.5))
         gain = fixed.exp(0.25 * self.mix("p_gain"))
         gain = np.where(want["RAO/RAE"], d.u("p_extra", 1.5, 1.9), np.minimum(gain, 1.7))
+        gain = np.where(want["LVOLT"], 0.75, 1.0) * gain
         v = rotate(w.v, 14.0 * self.mix("p_front")) * gain[:, None, None]
         v[:, 1, 2] += np.where(want["LAO/LAE"], d.u("p_extra", 75.0, 125.0), 0.0)
         v[:, 0, 1] *= np.where(want["RAO/RAE"], 2.2, 1.0)
@@ -249,6 +250,7 @@ class Morphology:
             want["LOWT"], d.u("low", 0.1, 0.22), fixed.exp(np.where(upright, 0.25, 0.2) * self.mix("t_gain"))
         )
         follow = np.where(self.plain, 0.3 * self.front, 0.0)
+        gain = np.where(want["LVOLT"], 0.5, 1.0) * gain
         v = rotate(w.v, follow + 8.0 * self.mix("t_front"), 12.0 * self.mix("t_horiz")) * gain[:, None, None]
         v[..., 2] *= np.where(upright, np.where(male, 1.65, 1.2), 1.0)[:, None]
         w = Wave(w.mu, w.sigma, v)

@@ -134,19 +134,19 @@ def label_plan(site, table, records, d, v):
 
 
 def _fold(want, table, records, d):
-    """Fold 0..9 of every patient: patients dealt in turn within groups of equal rarest label, in hashed order."""
+    """Fold 0..9 of every patient, dealt in turn within equal rarest label and number of visits, in hashed order."""
     counts = {x: want[x].sum() for x in core.LABELS if want[x].any()}
     rarest = np.full(len(table["id"]), len(counts))
     for rank, name in enumerate(sorted(counts, key=lambda x: (-counts[x], x))):
         rarest[records["row"][want[name]]] = rank
-    order = np.lexsort((d.u("split"), rarest))
+    order = np.lexsort((d.u("split"), table["visits"], rarest))
     fold = np.empty(len(order), int)
     fold[order] = (np.arange(len(order)) * 7) % 10
     return fold
 
 
 LOST = {"no_height": "height", "no_weight": "weight", "no_smoke": "smoking", "no_bp": "pressure", "no_lipids": "lipids"}
-SPLITS = ("pretrain",) * 4 + ("train",) * 3 + ("val",) + ("test",) * 2
+SPLITS = ("pretrain",) * 5 + ("train",) * 2 + ("val",) + ("test",) * 2
 
 
 def cohort(name, seed, scale=1.0):
