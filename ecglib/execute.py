@@ -26,6 +26,7 @@ _THREADS = os.environ.get("ECGLIB_THREADS", "2")
 ENVIRONMENT = {
     "OMP_NUM_THREADS": _THREADS,
     "OMP_DYNAMIC": "FALSE",
+    "GOMP_SPINCOUNT": "1000",  # threads that wait long in a loop make a busy machine twenty times slower
     "MKL_NUM_THREADS": _THREADS,  # torch takes its own thread count from MKL's
     "MKL_DYNAMIC": "FALSE",
     "OPENBLAS_NUM_THREADS": "1",  # numpy and scipy: the matrices are small and the split changes the sums

@@ -115,3 +115,18 @@ def replicates(place, model, metric, n=1000, seed=0, thresholds=None):
         values.append(value + blind)
     spread = np.std(points, axis=0, ddof=1) if len(points) > 1 else np.full(len(points[0]), np.nan)
     return metrics.mean_known(np.stack(points, -1)), metrics.mean_known(np.stack(values, -1)), spread
+
+
+def validation(predictions, n=200, seed=0):
+    """Macro AUROC on the validation records, a row per fraction and seed: auroc, low, high (over patients), n_labels.
+
+    For looking while one works: every choice may use it, and the test split is not touched.
+    """
+    rows = []
+    for place in places(predictions[predictions["split"] == "val"]):
+        for (_, _, fraction), runs in place.p.items():
+            for run, p in runs.items():
+                found = metrics.bootstrap(place.y, p, place.patients, n, seed)
+                labels = int((~np.isnan(metrics.auroc(place.y, p))).sum())
+                rows.append([place.cohort, fraction, run, *found[:3], labels])
+    return pd.DataFrame(rows, columns=["cohort", "fraction", "seed", "auroc", "low", "high", "n_labels"])

@@ -41,51 +41,6 @@ def files(folder):
     return {f.name: f.read_bytes() for f in folder.iterdir()}
 
 
-def test_data_delivers_profiled_signals_states_and_metadata(cohort):
-    rows = np.array([5, 2, 9])
-    cohort.mask[2, 3] = False
-    data = train.CohortData(cohort, rows, labels=NAMES, meta=("age", "sex"))
-    batch = data.batch(np.array([1, 0]))
-    cohort.mask[2, 3] = True
-    expected = data.profile.apply(cohort.batch([2, 5]), 100.0)
-    expected[0, 3] = 0
-    np.testing.assert_allclose(batch.x.numpy(), expected, rtol=1e-5, atol=1e-5)
-    assert batch.lead_mask.sum(1).tolist() == [11, 12]
-    assert batch.labels.tolist() == cohort.labels.iloc[[2, 5]].to_numpy().tolist()
-    assert batch.patient_id[0] != batch.patient_id[1] and batch.text == ["", ""]
-    assert batch.meta["age"].tolist() == pytest.approx(cohort.records["age"].iloc[[2, 5]].tolist())
-    assert math.isnan(batch.meta["sex"][0]) and data.batch([2]).meta["sex"].item() == 0.0
-
-
-def test_data_too_large_for_memory_is_profiled_batch_by_batch(cohort, data, monkeypatch):
-    index = np.array([3, 0, 7])
-    inside = data.batch(index)
-    monkeypatch.setattr("ecglib.batches.CACHE_BYTES", 0)
-    outside = train.CohortData(cohort, cohort.rows("train"), labels=NAMES).batch(index)
-    torch.testing.assert_close(inside.x, outside.x, rtol=0, atol=0)
-
-
-def test_several_cohorts_make_one_data_set(cohort, data):
-    other = MemoryCohort(12, "B", seed=1)
-    second = train.CohortData(other, np.arange(12), labels=NAMES)
-    joint = train.JointData(data, second)
-    n = len(data)
-    assert len(joint) == n + 12 and joint.record_ids[n + 3] == "B0003"
-    batch = joint.batch(np.array([n + 3, 0, n, 5]))
-    torch.testing.assert_close(batch.x[[0, 2]], second.batch([3, 0]).x)
-    torch.testing.assert_close(batch.x[[1, 3]], data.batch([0, 5]).x)
-    assert torch.equal(batch.labels[[1, 3]], data.batch([0, 5]).labels)
-    assert len(set(joint.batch(np.arange(n + 12)).patient_id.tolist())) == n // 2 + 6
-
-
-def test_every_record_comes_once_per_epoch_in_an_order_of_seed_and_step_only():
-    epoch = np.concatenate([train.positions(20, 5, seed=3, step=s) for s in range(4, 8)])
-    assert sorted(epoch) == list(range(20))
-    assert np.array_equal(train.positions(20, 5, 3, 4), train.positions(20, 5, 3, 4))
-    assert not np.array_equal(train.positions(20, 5, 3, 0), train.positions(20, 5, 3, 4))
-    assert len(train.positions(7, 64, 0, 3)) == 7
-
-
 def test_learning_rate_warms_up_and_follows_half_a_cosine():
     rates = [train.learning_rate(s, 100, 0.4, 10) for s in range(100)]
     assert rates[0] == pytest.approx(0.04) and rates[9] == pytest.approx(0.4) == max(rates)
@@ -240,15 +195,3 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_records(data, tmp_path):
 def test_arguments_that_do_not_fit_are_refused(cohort, data):
     with pytest.raises(EcgError, match="select"):
         train.fit(toy(), data, steps=1, select="best")
-    with pytest.raises(EcgError, match="no rows"):
-        train.CohortData(cohort, [])
-
-
-def test_checkpoints_replace_the_old_file_as_a_whole(tmp_path, monkeypatch):
-    path = tmp_path / "x.safetensors"
-    checkpoint.save(path, {"a": torch.ones(2)}, {"step": 1})
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError):
-        checkpoint.save(path, {"a": torch.zeros(2)}, {"step": 2})
-    tensors, info = checkpoint.read(path)
-    assert tensors["a"].tolist() == [1, 1] and info == {"step": 1}

@@ -10,6 +10,7 @@ import json
 import pkgutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
@@ -91,3 +92,10 @@ def load(folder) -> tuple[nn.Module, dict]:
     except RuntimeError as error:
         raise EcgError(f"weights do not fit: {error}", file=str(folder / "encoder.safetensors")) from error
     return encoder, saved["info"]
+
+
+def directions(z: np.ndarray) -> float:
+    """Directions in use by embeddings z (record, dim): participation ratio (sum l)^2 / sum l^2 of the eigenvalues l
+    of their covariance; 1 when all lie on a line, dim when variance is equal everywhere, 0 when they all collapse."""
+    variance = np.linalg.svd(z - z.mean(0), compute_uv=False).astype(np.float64) ** 2
+    return float(variance.sum() ** 2 / (variance**2).sum()) if variance.any() else 0.0
