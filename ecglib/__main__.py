@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     command("real", "the same study on real recordings").add_argument("--data", required=True, type=Path)
     deps = command("deps", "the files that each stage of dvc.yaml must list")
     deps.add_argument("--write", action="store_true", help="put them into dvc.yaml")
+    command("readme", "put the results into README.md and docs/")
     command("where", "where report, figures and result table are").add_argument("--results", default="results")
     command("lab", "open JupyterLab in the environment of the study").add_argument("options", nargs="*")
     for wing in pipeline.WINGS:
@@ -129,6 +130,13 @@ def deps(args) -> None:
         print(f"  {stage}:", "    deps:", *(f"      - {file}" for file in files), sep="\n")
 
 
+def readme(args) -> None:
+    from ecglib import readme
+
+    for path in readme.update(pipeline.ROOT / "results", pipeline.ROOT):
+        print(path.relative_to(pipeline.ROOT))
+
+
 def where(args) -> None:
     for what, place in PLACES.items():
         path = Path(args.results) / place
@@ -148,6 +156,7 @@ def names(args) -> None:
 def main(words: list[str]) -> int:
     """Run one command; bad input prints one line and returns 2."""
     does = {"generate": generate, "pack": pack, "run": run, "report": report, "real": real, "deps": deps}
+    does |= {"readme": readme}
     does |= {"where": where, "lab": lab} | dict.fromkeys(pipeline.WINGS, names)
     try:
         args = arguments(words)

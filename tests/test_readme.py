@@ -1,0 +1,63 @@
+"""The README says what the results say."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ecglib import readme
+from ecglib.signals import EcgError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A README with one block, and scores of two methods."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("a\n<!-- simulated-twelve -->\nold\n<!-- end -->\nz\n")
+    rows = [
+        dict(task="twelve", cohort=cohort, split=split, encoder=encoder, mode=mode, fraction=fraction, metric="auroc")
+        | dict(label="macro", point=0.5 + fraction / 4, low=0.5, high=0.9, n_records=40, n_patients=30, n_labels=3)
+        for cohort, split in (("A", "test"), ("B", "external"))
+        for encoder, mode in (("supervised", "linear"), ("random", "linear"))
+        for fraction in (0.01, 0.1, 1.0)
+    ]
+    (tmp_path / "results/figures").mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(tmp_path / "results/figures/scores.csv", index=False)
+    return tmp_path
+
+
+def test_a_block_is_filled_and_the_rest_stays(folder):
+    changed = readme.update(folder / "results", folder)
+    text = (folder / "README.md").read_text()
+    assert changed == [folder / "README.md"]
+    assert text.startswith("a\n<!-- simulated-twelve -->\n| method |") and text.endswith("<!-- end -->\nz\n")
+    random, ours = (line for line in text.splitlines() if line.startswith("| ") and "0.750 (0.500–0.900)" in line)
+    assert random.startswith("| random encoder") and ours.startswith("| **supervised**, linear probe")
+    assert "A: 40 test records of 30 patients, 3 labels; B: 40 records" in text
+    assert readme.update(folder / "results", folder) == []
+
+
+def test_a_block_without_results_stays_and_an_unknown_one_is_named(folder):
+    page = folder / "docs/x.md"
+    page.write_text("<!-- real-ptbxl -->\nkept\n<!-- end -->\n")
+    readme.update(folder / "results", folder)
+    assert "kept" in page.read_text()
+    page.write_text("<!-- nonsense -->\n<!-- end -->\n")
+    with pytest.raises(EcgError, match="nonsense"):
+        readme.update(folder / "results", folder)
+
+
+def test_the_committed_readme_says_what_the_results_say(tmp_path):
+    if not (ROOT / "results/figures/scores.csv").is_file():
+        pytest.skip("no results here: `make repro` first")
+    dvc = [str(Path(sys.executable).with_name("dvc")), "status", "--quiet", "figures"]
+    if subprocess.run(dvc, cwd=ROOT, capture_output=True).returncode:
+        pytest.skip("the results here are not those of dvc.lock")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    assert readme.update(ROOT / "results", tmp_path) == []
