@@ -1,4 +1,4 @@
-# The study's commands. `make repro` needs Python >= 3.11, git and make; everything else is installed into .venv.
+# The study's commands. `make repro` needs Python 3.11 to 3.14, git and make; everything else is installed into .venv.
 
 PYTHON := .venv/bin/python
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -19,6 +19,9 @@ lab: .venv/.ready data  ## JupyterLab on the notebooks
 	@$(IN_VENV) $(PYTHON) -m ecglib lab
 
 data: .venv/.ready  ## the simulated hospitals, as data.dvc pins them
+	@if [ ! -f data.dvc ]; then \
+	  echo "data.dvc is missing; it says which recordings the study stands on. git checkout data.dvc brings it back." >&2; \
+	  exit 1; fi
 	@if [ ! -d data ]; then $(PYTHON) -m ecglib generate --out data --params simulate; fi
 	@$(IN_VENV) dvc status --quiet data.dvc || { \
 	  echo "data/ is not what data.dvc pins. To write it anew: rm -r data; make data." >&2; \
@@ -51,10 +54,10 @@ clean:  ## what exploring and interrupted runs left (data/, results and DVC's ca
 	@if [ -e .venv/.installing ] || ! $(PYTHON) -m pip --version >/dev/null 2>&1; then rm -rf .venv; fi
 	@if [ ! -d .venv ]; then \
 	  for python in python3 python3.13 python3.12 python3.11 python3.14; do \
-	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then \
 	      found=$$python; break; fi; done; \
 	  if [ -z "$$found" ]; then \
-	    echo "No Python >= 3.11 with venv here (on Debian: apt install python3-venv)." >&2; exit 1; fi; \
+	    echo "No Python 3.11 to 3.14 with venv here (on Debian: apt install python3-venv)." >&2; exit 1; fi; \
 	  echo "Installing into .venv with $$($$found --version); this takes some minutes once."; \
 	  mkdir .venv && touch .venv/.installing && $$found -m venv .venv; fi
 	@touch .venv/.installing

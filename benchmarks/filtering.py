@@ -60,6 +60,7 @@ def run(n_records: int = 64, rounds: int = 5) -> list[dict]:
             theirs=n_records / theirs,
             ratio=theirs / ours,
             unit="records/s",
+            target=5,
             note=note,
         )
     ]

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from ecglib import classifiers, encoders, metrics, probe
+from ecglib import classifiers, encoders, metrics
 from ecglib.preprocess import profile
 from ecglib.simulate import ecgs
 
@@ -41,9 +41,9 @@ def theirs(z, y, z_val, y_val):
 def run() -> list[dict]:
     z, y = problem()
     parts = z[:N_TRAIN], y[:N_TRAIN], z[N_TRAIN:], y[N_TRAIN:]
-    probe.linear(*parts)
+    classifiers.linear(*parts)
     start = time.perf_counter()
-    ours = probe.linear(*parts)
+    ours = classifiers.linear(*parts)
     ours_s = time.perf_counter() - start
     start = time.perf_counter()
     reference = theirs(*parts)

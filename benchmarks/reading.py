@@ -37,6 +37,7 @@ def _compare(n_times: int, fs: int, n_records: int = 50, rounds: int = 5) -> dic
         theirs=1 / theirs,
         ratio=theirs / ours,
         unit="records/s",
+        target=10,
         note="format 16, one process, against wfdb.rdsamp; bit-equal",
     )
 

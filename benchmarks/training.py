@@ -1,4 +1,4 @@
-"""One training step, and the data for it: ours against the plainest PyTorch writing of the same networks."""
+"""One training step: ours against the plainest PyTorch writing of the same networks."""
 
 import math
 import time

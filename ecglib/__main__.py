@@ -1,6 +1,7 @@
 """The command line: `python -m ecglib COMMAND`. Every stage of dvc.yaml is one of these commands."""
 
 import argparse
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from ecglib.signals import EcgError
 
 PARAMS = pipeline.ROOT / "params.yaml"
 PLACES = {"report": "report/index.html", "figures": "figures", "result table": "report/results.csv"}
+REAL_TASKS = {"ptbxl": "ludb", "cinc2017": None}  # of `real`: task -> the other hospital of its table
 
 
 def pairs(words: list[str]) -> dict[str, str]:
@@ -88,7 +90,14 @@ def counter(what: str):
 def generate(args) -> None:
     from ecglib import simulate
 
-    simulate.generate(Path(args.out), progress=counter("generate"), **scalars(args.given))
+    given = scalars(args.given)
+    valid = [name for name in inspect.signature(simulate.generate).parameters if name not in ("out", "progress")]
+    unknown = [name for name in given if name not in valid]
+    if unknown:
+        raise EcgError(f"no parameter {', '.join(unknown)}", field="simulate", fix=f"use one of: {', '.join(valid)}")
+    if isinstance(given.get("hospitals"), str):
+        given["hospitals"] = given["hospitals"].split(",")
+    simulate.generate(Path(args.out), progress=counter("generate"), **given)
 
 
 def pack(args) -> None:
@@ -103,11 +112,10 @@ def pack(args) -> None:
 
 def run(args) -> None:
     """The key lets an interrupted run continue only when code and inputs are still the same."""
-    base = args.notebook.resolve().parent
     files = [pipeline.ROOT / name for name in pipeline.needs(args)]
-    inputs = [base / value for value in args.given.values() if isinstance(value, str) and "/" in value]
+    inputs = [path for path in pipeline.inputs(args) if path.exists()]
     key = [line for path in files for line in pipeline.fingerprint(path, content=True)]
-    key += [line for path in inputs if path.exists() for line in pipeline.fingerprint(path, content=False)]
+    key += [line for path in inputs for line in pipeline.fingerprint(path, content=False)]
     execute.execute(args.notebook, args.out, args.given, key="\n".join(key))
 
 
@@ -118,7 +126,11 @@ def report(args) -> None:
 
 
 def real(args) -> None:
+    from ecglib import readme
+
     pipeline.real(args.data, PARAMS, arguments)
+    for task, external in REAL_TASKS.items():
+        print(f"\n{task}\n\n{readme.efficiency(pipeline.ROOT / 'results/real', task, external)}\n")
     where(argparse.Namespace(results="results/real"))
 
 
@@ -154,13 +166,11 @@ def names(args) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Run one command; bad input prints one line and returns 2."""
-    does = {"generate": generate, "pack": pack, "run": run, "report": report, "real": real, "deps": deps}
-    does |= {"readme": readme}
-    does |= {"where": where, "lab": lab} | dict.fromkeys(pipeline.WINGS, names)
+    """Run one command, which is the function of that name; bad input prints one line and returns 2."""
     try:
         args = arguments(words)
-        does[args.command](args)
+        function = names if args.command in pipeline.WINGS else globals()[args.command]
+        function(args)
     except EcgError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

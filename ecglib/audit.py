@@ -1,5 +1,11 @@
 """What one wants to know of packed cohorts before any model: who was recorded, what is missing, what leaks, what
-differs. Every function takes {name: open Cohort} and gives a table."""
+differs. Every function takes {name: open Cohort} and gives a table.
+
+These tables describe; nothing is fitted or chosen by them. `who`, `missing`, `defects`, `leaks` and `statements` count
+every record of every split, as the description of a data set does. What looks at signals (`spectra`, `signal_quality`,
+`examples`) leaves the split "test" out and reads no label of a closed split. External cohorts have the one split
+"external": their signals are described, since how they differ from home is the question; `examples` leaves them out.
+"""
 
 import hashlib
 
@@ -8,7 +14,7 @@ import pandas as pd
 from scipy import signal as sps
 
 from ecglib import labels, quality
-from ecglib.signals import Recording
+from ecglib.signals import EcgError, Recording
 from ecglib.windows import unpack_bits
 
 QUALITY = {"amplitude_mv": "amplitude (mV)", "drift_mv": "drift below 0.5 Hz (mV)"}
@@ -92,28 +98,45 @@ def _prints(cohort) -> list[str]:
 def spectra(cohorts: dict, lead: str = "I", most: int = 400, seed: int = 0) -> pd.DataFrame:
     """Power spectral density of one lead by cohort: median and quartiles over at most `most` drawn windows.
 
-    Columns cohort, hz, db, low, high (dB re 1 mV^2/Hz; Welch, 4 s windows). Windows without the lead are left out.
+    Columns cohort, hz, db, low, high (dB re 1 mV^2/Hz; Welch, 4 s windows). Windows without the lead and those of the
+    split "test" are left out; the rows of an external cohort are all "external" and are used. No label is read.
+    Raises EcgError for a cohort of which nothing is left.
     """
     frames = []
     for name, cohort in cohorts.items():
-        rows = np.flatnonzero(cohort.lead_mask(np.arange(len(cohort)), [lead])[:, 0])
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+        rows = _drawn(name, cohort, [lead], most, seed)
         hz, power = sps.welch(cohort.batch(rows, [lead])[:, 0], cohort.fs, nperseg=round(4 * cohort.fs))
         db = 10 * np.log10(np.quantile(power, [0.5, 0.25, 0.75], axis=0) + 1e-12)
         frames.append(pd.DataFrame({"cohort": name, "hz": hz, "db": db[0], "low": db[1], "high": db[2]}).iloc[1:])
     return pd.concat(frames, ignore_index=True)
 
 
+def _drawn(name: str, cohort, leads, most: int, seed: int) -> np.ndarray:
+    """At most `most` random rows outside the split "test" in which all of `leads` were recorded, in order."""
+    rows = np.flatnonzero(cohort.records.split != "test")
+    rows = rows[cohort.lead_mask(rows, leads).all(1)] if leads else rows
+    if not len(rows):
+        lacks = f" has {', '.join(leads)}" if leads else ""
+        raise EcgError(f"no row of {name} outside the split test{lacks}", field="split")
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+
+
 def statements(cohorts: dict, min_positives: int = 0) -> pd.DataFrame:
-    """How often each statement is present: cohort, label, positives, known, prevalence; unknown is not absent."""
-    rows = []
+    """How often each statement is present, over the records of all splits; see `labels.prevalence`.
+
+    Columns cohort, label, positives, known (present or absent), prevalence = positives / known, possible, unknown
+    (records that count in neither). Labels of which a cohort says nothing are left out. The closed splits are counted
+    too, to describe the corpus: which labels are trained or probed is decided from the training rows elsewhere.
+    """
+    names = {"present": "positives", "share": "prevalence", "index": "label"}
+    tables = []
     for name, cohort in cohorts.items():
-        for label in cohort.labels:
-            state = cohort.labels[label].to_numpy()
-            n, known = int((state == labels.PRESENT).sum()), int((state != labels.UNKNOWN).sum())
-            if known and n >= min_positives:
-                rows.append([name, label, n, known, n / known])
-    return pd.DataFrame(rows, columns=["cohort", "label", "positives", "known", "prevalence"])
+        table = labels.prevalence(cohort.labels).reset_index().rename(columns=names)
+        table.insert(0, "cohort", name)
+        table["known"] = table.positives + table.absent
+        tables.append(table[(table.known + table.possible > 0) & (table.positives >= min_positives)])
+    columns = ["cohort", "label", "positives", "known", "prevalence", "possible", "unknown"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def examples(cohort, wanted, seed: int = 0) -> dict[str, int]:
@@ -130,10 +153,14 @@ def examples(cohort, wanted, seed: int = 0) -> dict[str, int]:
 
 
 def signal_quality(cohorts: dict, most: int = 400, seed: int = 0) -> pd.DataFrame:
-    """Median and 5-95 % range of `quality.assess` over at most `most` drawn windows, a column per cohort."""
+    """Median and 5-95 % range of `quality.assess` over at most `most` drawn windows, a column per cohort.
+
+    Windows of the split "test" are left out, external cohorts are used; no label is read. Raises EcgError for a cohort
+    of which nothing is left.
+    """
     columns = {}
     for name, cohort in cohorts.items():
-        rows = np.sort(np.random.default_rng(seed).permutation(len(cohort))[:most])
+        rows = _drawn(name, cohort, None, most, seed)
         facts = pd.DataFrame([quality.assess(_recording(cohort, row)) for row in rows])
         low, mid, high = facts[list(QUALITY)].quantile([0.05, 0.5, 0.95]).to_numpy()
         texts = [f"{m:.2f} ({a:.2f} to {b:.2f})" for m, a, b in zip(mid, low, high, strict=True)]

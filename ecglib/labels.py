@@ -11,7 +11,7 @@ Tables in `vocabulary/`, facts from public sources:
                    out. Sources: PTB-XL, LUDB 1.0.1 (Kalyakulina et al. 2020, ODC-By 1.0), the PhysioNet/CinC Challenge
                    2017 (Clifford et al. 2017, ODC-By 1.0), ECGFounder.
 
-Expressions: `|` any of these, `&` all of these (binds tighter), `!` not, a trailing `*` any token that begins so.
+An expression joins tokens by `&` (and), then by `|` (or); `!` negates one token, a trailing `*` stands for any ending.
 Relations: `exact` and `union` say the same as the label. The others are refused: `broader` (the source says less than
 the label), `narrower` (it finds a part only, so its negatives are wrong), `incomplete` (not stated for every record),
 `absent` (never stated).
@@ -37,6 +37,8 @@ _MEANING = {
     "incomplete": "does not state it for every record",
     "absent": "never states it",
 }
+UNSTATED = "vocabulary not stated (option vocabulary=...)"
+_COLUMNS = ["label", "key", "usable", "reason", "tokens_a", "tokens_b", "leave_out_a", "leave_out_b"]
 # Certainty of a state as a rank, so that "any" is the maximum and "all" the minimum; _RANK[state], _STATE[rank].
 _RANK = np.array([0, 3, 2, 1], np.int8)
 _STATE = np.array([ABSENT, UNKNOWN, POSSIBLE, PRESENT], np.int8)
@@ -45,7 +47,7 @@ _NEGATED = np.array([3, 1, 2, 0], np.int8)
 
 @dataclass(frozen=True)
 class LabelSet:
-    """A list of labels with the contract under which scores on it compare: corpus version, folds, size of the test."""
+    """A list of labels, and for which version, folds and size of the test of a corpus published scores on it hold."""
 
     name: str
     vocabulary: str
@@ -53,13 +55,6 @@ class LabelSet:
     version: str = ""
     folds: str = ""
     n_test: int | None = None
-
-    def require_same(self, other: "LabelSet") -> None:
-        """Raise EcgError that names what differs unless scores on both label sets may be compared."""
-        differ = [f for f in self.__dataclass_fields__ if getattr(self, f) != getattr(other, f)]
-        if differ:
-            what = "; ".join(f"{f}: {getattr(self, f)!r} against {getattr(other, f)!r}" for f in differ)
-            raise EcgError(f"scores of {self.name} and {other.name} do not compare ({what})", field=differ[0])
 
 
 @cache
@@ -128,19 +123,24 @@ def _refusal(row: pd.Series, source: str) -> str | None:
     return f"{source} {_MEANING[relation]} ({relation})" + "".join(f": {n}" for n in notes)
 
 
-def match(source_a: str, source_b: str, labels=None) -> pd.DataFrame:
+def match(source_a: str | None, source_b: str | None, labels=None) -> pd.DataFrame:
     """Say which labels of two corpora mean the same.
 
     `source_a` and `source_b` are vocabularies (`VOCABULARY` of a dataset); `labels` are keys of the common table or
     statements of `source_a` (default: every key). Returns one row per label, in order: label, key, usable (bool),
     reason (text), tokens_a, tokens_b, leave_out_a, leave_out_b (expressions). A label is usable where both relations
     are `exact` or `union`; everything else is refused, with the reason. Within one vocabulary the same word is the same
-    label. Raises EcgError for an unknown source.
+    label. A source that is None (a corpus that does not say what its words mean) has every label refused.
+    Raises EcgError for an unknown source.
     """
     for source in (source_a, source_b):
-        _require_source(source)
+        if source is not None:
+            _require_source(source)
     labels = list(vocabulary("harmonised").key) if labels is None else list(labels)
-    return pd.DataFrame([_match_row(label, source_a, source_b) for label in labels])
+    if source_a is None or source_b is None:
+        nothing = dict.fromkeys(_COLUMNS, "") | {"usable": False, "reason": UNSTATED}
+        return pd.DataFrame([nothing | {"label": label} for label in labels], columns=_COLUMNS)
+    return pd.DataFrame([_match_row(label, source_a, source_b) for label in labels], columns=_COLUMNS)
 
 
 def _match_row(label: str, a: str, b: str) -> dict:
@@ -216,16 +216,21 @@ def _evaluate(expression: str, ranks: dict, n: int) -> np.ndarray:
     return reduce(np.maximum, terms, absent)
 
 
-def scp_state(statement: str, likelihood: float) -> int:
-    """State of a PTB-XL statement with its likelihood in percent (0: not stated).
+@cache
+def _superclasses() -> dict[str, str]:
+    table = vocabulary("scp")
+    return dict(zip(table.statement, table.superclass, strict=True))
 
-    Every statement given is PRESENT, but infarction and hypertrophy at 15 or 35 percent are POSSIBLE; rhythm and form
-    statements mostly carry 0 and are present all the same.
+
+def scp_state(statement: str, likelihood: float) -> int:
+    """State of a statement in a PTB-XL record, given the likelihood in percent that stands beside it (0: left open).
+
+    A statement that is made counts as PRESENT whatever its likelihood, which for rhythm and form is nearly always left
+    open. Infarction and hypertrophy below 50 percent are the exception: POSSIBLE.
     """
-    table = vocabulary("scp").set_index("statement")
-    if statement not in table.index:
+    if statement not in _superclasses():
         raise EcgError(f"unknown SCP statement {statement!r}", field="scp_codes")
-    uncertain = table.superclass[statement] in ("MI", "HYP") and 0 < likelihood < 50
+    uncertain = _superclasses()[statement] in ("MI", "HYP") and 0 < likelihood < 50
     return POSSIBLE if uncertain else PRESENT
 
 
@@ -238,3 +243,14 @@ def truth(states, possible: int = UNKNOWN) -> np.ndarray:
 def counts(states: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Return for every label how many records are absent, present, possible, unknown."""
     return {str(c): {name: int((states[c] == v).sum()) for name, v in STATES.items()} for c in states}
+
+
+def prevalence(states: pd.DataFrame) -> pd.DataFrame:
+    """How often each label occurs: one row per column of `states` (record, label), int8 states.
+
+    Columns: present, absent, possible, unknown (records); share: present / (present + absent), NaN where nothing is
+    known. Possible and unknown are in neither the numerator nor the denominator.
+    """
+    table = pd.DataFrame(counts(states), index=["present", "absent", "possible", "unknown"], dtype=int).T
+    known = table.present + table.absent
+    return table.assign(share=table.present / known.where(known > 0))

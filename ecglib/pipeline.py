@@ -127,15 +127,49 @@ def section(file: Path, name: str) -> dict:
 
 
 def needs(args) -> list[str]:
-    """Notebook and library files behind one parsed command (`run`, `pack`, `report`) of `python -m ecglib`."""
+    """Files behind one parsed command: what its function in __main__.py imports, the notebook, what that imports."""
+    code, values, files = _handler(args.command), [getattr(args, "dataset", "")], []
     if args.command == "run":
-        given = execute.typed(args.notebook, args.given)
-        values = {**execute.parameters(args.notebook), **given}.values()
-        path = Path(args.notebook).resolve()
-        return [os.path.relpath(path, ROOT), *closure(code_of(path), [v for v in values if isinstance(v, str)])]
-    if args.command == "pack":
-        return closure(f"from ecglib import cohort\nimport ecglib.datasets.{args.dataset}")
-    return closure(f"import ecglib.{args.command}")
+        code += "\n" + code_of(args.notebook)
+        values += [v for v in _values(args).values() if isinstance(v, str)]
+        files = [os.path.relpath(Path(args.notebook).resolve(), ROOT)]
+    return [*files, *closure(code, values)]
+
+
+def _handler(command: str) -> str:
+    """Import statements in the function `command` of __main__.py and in the functions there that it calls."""
+    tree = ast.parse(Path(__file__).with_name("__main__.py").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    seen, queue = {}, [command]
+    while queue:
+        name = queue.pop()
+        seen[name] = list(ast.walk(functions[name]))
+        called = {node.id for node in seen[name] if isinstance(node, ast.Name)} & functions.keys()
+        queue += sorted(called - seen.keys() - set(queue))
+    imports = [node for nodes in seen.values() for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(ast.unparse(node) for node in imports)
+
+
+def _values(args) -> dict:
+    """All parameters of the notebook of a parsed `run`: the given ones and the other defaults."""
+    return {**execute.parameters(args.notebook), **execute.typed(args.notebook, args.given)}
+
+
+def inputs(args) -> list[Path]:
+    """Files and folders that a parsed command reads besides code.
+
+    For `run` every path in a text parameter (or several, with commas); for the others --root with what an option names
+    beside it, and --results.
+    """
+    if args.command == "run":
+        texts = [v for name, v in _values(args).items() if isinstance(v, str) and name != "out_dir"]
+        paths = [part for text in texts for part in text.split(",") if "/" in part]
+        found = [Path(args.notebook).resolve().parent / path for path in paths]
+    else:
+        found = [ROOT / getattr(args, name) for name in ("root", "results") if hasattr(args, name)]
+        options = [text.split("=", 1)[-1] for text in getattr(args, "option", [])]
+        found += [found[0] / text for text in options if text.startswith("../")]
+    return [Path(os.path.normpath(place)) for place in found]
 
 
 def stages(parse, root: Path = ROOT) -> dict[str, list[str]]:
@@ -189,48 +223,80 @@ def real(data: Path, file: Path, parse) -> None:
     """Run the stages of section `real.stages` of params.yaml on the recordings under the folder `data`.
 
     A stage whose command, code, parameters and input files are those of its last good run is skipped. `parse`: as in
-    `stages`. Raises EcgError for a missing folder and for a stage that fails.
+    `stages`. Raises EcgError for what is missing, before the first stage, and for a stage that fails.
     """
     import yaml
 
-    if not Path(data).is_dir():
+    data = Path(data).resolve()
+    if not data.is_dir():
         raise EcgError("no such folder", file=data, field="DATA", fix="name the folder that holds the corpora")
     listed = yaml.safe_load(Path(file).read_text())["real"]["stages"]
+    words = {name: [w.replace("{data}", str(data)) for w in shlex.split(s["cmd"])] for name, s in listed.items()}
+    parsed = {name: parse(command) for name, command in words.items()}
+    _demand([(_places(stage, parsed[name], data), parsed[name].out) for name, stage in listed.items()], data)
     for number, (name, stage) in enumerate(listed.items(), 1):
-        words = [word.replace("{data}", str(data)) for word in shlex.split(stage["cmd"])]
-        args = parse(words)
         stamp = ROOT / "results/real/.stamps" / name
-        mark = _mark(stage, args, data)
-        if Path(args.out).exists() and stamp.exists() and stamp.read_text() == mark:
+        mark = _mark(stage, parsed[name], data)
+        if (ROOT / parsed[name].out).exists() and stamp.exists() and stamp.read_text() == mark:
             print(f"({number}/{len(listed)}) {name}: nothing has changed", flush=True)
             continue
         print(f"({number}/{len(listed)}) {name}", flush=True)
         stamp.unlink(missing_ok=True)
-        if subprocess.run([sys.executable, "-m", "ecglib", *words], cwd=ROOT).returncode:
+        if subprocess.run([sys.executable, "-m", "ecglib", *words[name]], cwd=ROOT).returncode:
             raise EcgError(f"stage {name} failed", fix="mend it and call again: finished stages are not repeated")
         stamp.parent.mkdir(parents=True, exist_ok=True)
         execute.write(stamp, mark)
+
+
+def _places(stage: dict, args, data: Path) -> list[Path]:
+    """Input files and folders of a stage: those it lists and those its command reads; none inside another."""
+    listed = {Path(os.path.normpath(ROOT / dep.replace("{data}", str(data)))) for dep in stage.get("deps", [])}
+    places = listed | set(inputs(args))
+    return sorted(place for place in places if not places & set(place.parents))
+
+
+def _demand(stages: list[tuple[list[Path], str]], data: Path) -> None:
+    """Raise EcgError that names every input which is not there and which no earlier stage makes."""
+    made, lost = [], []
+    for places, out in stages:
+        found = [p for p in places if p.exists() or any(p == m or p in m.parents or m in p.parents for m in made)]
+        lost += [place for place in places if place not in {*found, *lost}]
+        made.append(ROOT / out)
+    raw = [os.path.relpath(place, data) for place in lost if data in (place, *place.parents)]
+    if raw:
+        fix = "put it there as PhysioNet publishes it, or take its stages out of params.yaml"
+        raise EcgError(f"there is no {', no '.join(raw)}", file=data, field="DATA", fix=fix)
+    if lost:
+        names = ", ".join(os.path.relpath(place, ROOT) for place in lost)
+        raise EcgError(f"not there yet: {names}", fix="run `make repro` first: the encoders come from it")
 
 
 def _mark(stage: dict, args, data: Path) -> str:
     """Fingerprint of all that a stage's result depends on. Raw recordings count by name, size and time of change."""
     values = [stage["cmd"], json.dumps(getattr(args, "given", {}), sort_keys=True, default=str)]
     values += [line for name in needs(args) for line in [name, *fingerprint(ROOT / name, content=True)]]
-    for place in stage.get("deps", []):
-        raw = place.startswith("{data}")
-        values += fingerprint(ROOT / place.replace("{data}", str(data)), content=not raw)
+    for place in _places(stage, args, data):
+        values += fingerprint(place, content=data not in (place, *place.parents), without=ROOT / args.out)
     return hashlib.sha256("\0".join(values).encode()).hexdigest()
 
 
-def fingerprint(place: Path, *, content: bool) -> list[str]:
-    """One line per file under `place`: its name with the hash of its bytes, or with its size and time of change."""
+def fingerprint(place: Path, *, content: bool, without: Path | None = None) -> list[str]:
+    """One line per file under `place`: its name with the hash of its bytes, or with its size and time of change.
+
+    Left out are the folder `without`, hidden files, and the .part and .old folders of interrupted runs.
+    """
     if not place.exists():
         raise EcgError("no such file or folder", file=place, fix="check DATA, or run the stage that makes it")
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
-    if not content:
-        return [f"{os.path.relpath(p, place)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
     lines = []
-    for path in files:
-        with path.open("rb") as stream:
-            lines.append(f"{os.path.relpath(path, place)} {hashlib.file_digest(stream, 'sha256').hexdigest()}")
+    for path in sorted([place, *place.rglob("*")]):
+        inner = path.relative_to(place).parts
+        left = any(part.startswith(".") or part.endswith((".part", ".old")) for part in inner)
+        if left or without in path.parents or not path.is_file():
+            continue
+        if content:
+            with path.open("rb") as stream:
+                mark = hashlib.file_digest(stream, "sha256").hexdigest()
+        else:
+            mark = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+        lines.append(f"{os.path.relpath(path, place)} {mark}")
     return lines

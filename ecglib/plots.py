@@ -73,6 +73,12 @@ def _models(table):
     return {name: table[(table["encoder"] == key[0]) & (table["mode"] == key[1])] for name, key in order}
 
 
+def _named(table, encoder, mode):
+    """A name per row: the encoder, with its mode where the table has several modes of it."""
+    several = table.groupby(encoder)[mode].transform("nunique") > 1
+    return [f"{e} ({m})" if both else e for e, m, both in zip(table[encoder], table[mode], several, strict=True)]
+
+
 def _one(table, columns):
     """Refuse a table that mixes what a figure must not mix, and an empty one."""
     if table.empty:
@@ -170,11 +176,16 @@ def forest(table, metric="auroc", *, ax=None):
 
 
 def paired_differences(table, *, ax=None):
-    """Differences to the reference encoders with intervals, from `report.differences` of one cohort, split, metric."""
+    """Differences to the reference encoders with intervals, from `report.differences` of one cohort, split, metric.
+
+    An encoder or a reference that appears with several modes is named with its mode.
+    """
     table = table.dropna(subset=["point"])
     _one(table, ["cohort", "split", "metric"])
     ax = new_axes(ax, (16 + 4.6 * len(table)) * MM)
-    names = [f"{r.encoder} \N{MINUS SIGN} {r.reference}, {100 * r.fraction:g} %" for r in table.itertuples()]
+    ours, theirs = _named(table, "encoder", "mode"), _named(table, "reference", "reference_mode")
+    shares = table["fraction"]
+    names = [f"{a} \N{MINUS SIGN} {b}, {100 * f:g} %" for a, b, f in zip(ours, theirs, shares, strict=True)]
     colours = _colours(list(dict.fromkeys(table["encoder"])))
     for k, row in enumerate(table.itertuples()):
         look = {"marker": "o", "markerfacecolor": colours[row.encoder] if row.p_holm < 0.05 else "white"}

@@ -1,4 +1,4 @@
-"""Resampling, filters, normalisation; a named, versioned `Profile` per model.
+"""From millivolt to what a network reads: new rate, pass band, scale, bundled per model as a versioned `Profile`.
 
 Filters and resampling share one forward and one inverse FFT. The zero-phase response is the squared magnitude of the
 digital filter, so that the result equals `scipy.signal.sosfiltfilt` away from the edges. FFT methods wrap around:
@@ -8,7 +8,7 @@ every signal is extended by even reflection about its mean, faded out, and cut b
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from scipy import fft, ndimage, signal
@@ -16,6 +16,7 @@ from scipy import fft, ndimage, signal
 from ecglib.signals import EcgError
 
 EDGE_S = 2.0  # seconds of extension on each side, enough for a 0.5 Hz high-pass to settle
+MAX_FACTOR = 10000  # of up and down: one block of the FFT holds that many samples
 
 
 def resample(x: np.ndarray, fs_in: float, fs_out: float) -> np.ndarray:
@@ -25,6 +26,17 @@ def resample(x: np.ndarray, fs_in: float, fs_out: float) -> np.ndarray:
     rates that are not positive or have no simple ratio, and for non-finite values.
     """
     return _filtered(x, fs_in, fs_out, ())
+
+
+def ratio(fs_in: float, fs_out: float) -> tuple[int, int]:
+    """The factors (up, down) that take fs_in to fs_out, Hz; raises EcgError where `resample` cannot go."""
+    if not (0 < fs_in < inf and 0 < fs_out < inf):
+        raise EcgError(f"sampling rates must be positive, got {fs_in} and {fs_out}", field="fs")
+    before, after = (Fraction(fs).limit_denominator(1000) for fs in (fs_in, fs_out))
+    up, down = (after / before).as_integer_ratio() if before and after else (0, 0)
+    if not (0 < up <= MAX_FACTOR and down <= MAX_FACTOR):
+        raise EcgError(f"no simple ratio between {fs_in} and {fs_out} Hz", field="fs", fix="round the rates")
+    return up, down
 
 
 def bandpass(x: np.ndarray, fs: float, low: float | None, high: float | None, order: int = 3) -> np.ndarray:
@@ -66,12 +78,7 @@ def _response(filters: tuple, n_times: int, fs: float) -> np.ndarray:
 def _filtered(x, fs_in: float, fs_out: float, filters: tuple) -> np.ndarray:
     """Filter and resample x (..., time) with one FFT there and one back; rows in chunks that fit the cache."""
     x = np.asarray(x, np.float32)
-    if not (fs_in > 0 and fs_out > 0):
-        raise EcgError(f"sampling rates must be positive, got {fs_in} and {fs_out}", field="fs")
-    ratio = Fraction(fs_out).limit_denominator(1000) / Fraction(fs_in).limit_denominator(1000)
-    up, down, n_times = ratio.numerator, ratio.denominator, x.shape[-1]
-    if max(up, down) > 10000:
-        raise EcgError(f"no simple ratio between {fs_in} and {fs_out} Hz", field="fs", fix="round the rates")
+    (up, down), n_times = ratio(fs_in, fs_out), x.shape[-1]
     if n_times < 2 or (up == down and not filters):
         return x.copy()
     left = min(ceil(EDGE_S * fs_in / down), (n_times - 1) // down) * down  # the new grid keeps sample 0

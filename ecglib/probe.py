@@ -23,10 +23,8 @@ from ecglib.signals import EcgError
 
 log = logging.getLogger(__name__)
 BASELINES = ("random", "features", "scratch")
-COLUMNS = ("record_id", "patient_id", "cohort", "split", "label", "truth", "probability", "encoder", "mode", "fraction",
-           "seed")  # fmt: skip
 SUPERVISED = dict(loss="bce", lead_dropout=0.2, gain=0.2, shift=True)  # settled on the validation fold of ptb-xl-2k
-FINETUNE_LR = 1e-3
+FINETUNE_LR = 1e-3  # of "+finetune" unless told otherwise
 
 
 def open_test(cohort) -> np.ndarray:
@@ -120,7 +118,10 @@ def _per_record(ids: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
 
 
 def predictions(cohort, rows, p, labels, *, encoder: str, mode: str, fraction: float, seed: int) -> pd.DataFrame:
-    """Long table with `COLUMNS`, one row per record and label. p: (row, label) probabilities of the cohort's `rows`."""
+    """Long table with the columns of `ecglib.predictions`, one row per record and label.
+
+    p: (row, label) probabilities of the cohort's `rows`.
+    """
     records = cohort.records.iloc[rows]
     ids = records["record_id"].astype(str).to_numpy()
     states, p = _per_record(ids, truth(cohort, rows, labels).astype(float), np.asarray(p, float))
@@ -130,13 +131,13 @@ def predictions(cohort, rows, p, labels, *, encoder: str, mode: str, fraction: f
     columns |= {"cohort": cohort.name, "split": np.repeat(first["split"].astype(str).to_numpy(), n)}
     columns |= {"label": np.tile(np.asarray(labels, str), len(first)), "truth": states.ravel().astype(np.int8)}
     columns |= {"probability": p.ravel().astype(np.float32), "encoder": encoder, "mode": mode}
-    return pd.DataFrame({**columns, "fraction": float(fraction), "seed": int(seed)})[list(COLUMNS)]
+    return pd.DataFrame({**columns, "fraction": float(fraction), "seed": int(seed)})
 
 
 def write_predictions(table: pd.DataFrame, path) -> None:
     """Write predictions as parquet: sorted, same bytes for the same rows, by an atomic rename."""
     keys = ["encoder", "mode", "fraction", "seed", "cohort", "split", "record_id", "label"]
-    table = table[list(COLUMNS)].sort_values(keys, kind="stable", ignore_index=True)
+    table = table.sort_values(keys, kind="stable", ignore_index=True)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -174,18 +175,19 @@ class _Task(NamedTuple):
         ]
 
 
-def _frozen(task: _Task, embed, learn):
-    """A way to train: embed(cohort, rows, seed) once per seed, then learn(z, y, z_val, y_val, seed) on the features."""
+def _frozen(task: _Task, embed, learn, chance: bool):
+    """A way to train: embed(cohort, rows, seed) - once, or once per seed where the features have chance of their own -
+    then learn(z, y, z_val, y_val, seed) on them."""
 
     @lru_cache(maxsize=1)
     def tables(seed):
         return [embed(cohort, rows, seed) for cohort, rows in [(task.cohort, task.train_rows), *task.targets]]
 
     def fit(rows, seed):
-        z, z_val = tables(seed)[:2]
+        z, z_val, *closed = tables(seed if chance else 0)
         there = np.searchsorted(task.train_rows, rows)
         model = learn(z[there], task.known(rows), z_val, task.known(task.val_rows), seed)
-        return lambda i: model(tables(seed)[i + 1])
+        return lambda i: model([z_val, *closed][i])
 
     return fit
 
@@ -206,13 +208,13 @@ def _way(method: str, task: _Task, make, training: dict):
     """(encoder name, mode, fit(rows, seed) -> predict(target number), whether it has chance of its own)."""
     name, _, tail = method.partition("+")
     if tail:
-        return name, "finetune", _network(task, make, {"lr": FINETUNE_LR, **training}), True
+        return name, "finetune", _network(task, make, training), True
     if name == "scratch":
         return name, "supervised", _network(task, make, training), True
     if name == "features":
-        fit = _frozen(task, lambda c, rows, seed: handmade(c, rows, task.leads), boosting)
+        fit = _frozen(task, lambda c, rows, seed: handmade(c, rows, task.leads), boosting, False)
         return name, "boosting", fit, False
-    encoder = lru_cache(maxsize=1)(make)
+    encoder, chance = lru_cache(maxsize=1)(make), name == "random"
 
     def embed(cohort, rows, seed):
         return features(encoder(seed), cohort, rows, task.leads, task.profile)
@@ -220,7 +222,23 @@ def _way(method: str, task: _Task, make, training: dict):
     def learn(*arrays_and_seed):
         return linear(*arrays_and_seed[:4]).model
 
-    return name, "linear", _frozen(task, embed, learn), name == "random"
+    return name, "linear", _frozen(task, embed, learn, chance), chance
+
+
+def _fits(folder, cohort, leads, profile) -> None:
+    """EcgError when the card of the encoder in `folder` says that it was made for other inputs than those of the task.
+
+    The rate counts as the network meets it: after the profile, which resamples, or else as the cohort is packed.
+    """
+    config, info = encoders.card(folder)
+    name = getattr(profile, "name", profile)
+    wanted = {"n_leads": len(leads), "leads": list(leads), "profile": name} | ({} if name else {"fs": cohort.fs})
+    made = {"n_leads": config["n_leads"], **info}
+    for field, value in wanted.items():
+        if field in made and made[field] != value:
+            fix = f"pretrain an encoder for this task, or give run {field.replace('n_', 'task_')} as on its card"
+            reason = f"the encoder was pretrained with {field} = {made[field]}, the task has {value}"
+            raise EcgError(reason, file=str(folder), field=field, fix=fix)
 
 
 def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir) -> _Task:
@@ -230,6 +248,8 @@ def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir) -> _T
         raise EcgError(f"unknown method {method!r}", field="method", fix="<objective> or <objective>+finetune")
     if name not in BASELINES and pretrain_dir is None:
         raise EcgError(f"{method} needs an encoder", field="pretrain_dir", fix=f"or use {', '.join(BASELINES)}")
+    if name not in BASELINES:
+        _fits(pretrain_dir, cohort, leads, profile)
     train_rows, val_rows = cohort.rows("train"), cohort.rows("val")
     for split, there in (("train", train_rows), ("val", val_rows)):
         if not len(there):
@@ -242,7 +262,7 @@ def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir) -> _T
 def run(
     method: str, cohort, externals=(), *, task_leads, labels, fractions=(0.01, 0.1, 1.0), seeds: int = 5,
     pretrain_dir=None, encoder="net1d", size="small", scratch_encoder="resnet1d", profile="study", progress=print,
-    **training,
+    finetune_lr: float | None = None, **training,
 ) -> pd.DataFrame:  # fmt: skip
     """Train `method` on label fractions of the development cohort; predict its validation, test and external records.
 
@@ -251,13 +271,17 @@ def run(
     "<objective>+finetune". task_leads: leads of the task; labels: label columns; fractions: of the training patients,
     `seeds` subsets each (of the whole there is one; only methods with chance of their own repeat it). encoder, size:
     for "random"; scratch_encoder: for "scratch", at its small size. training: epochs, min_steps, batch_size, lr,
-    weight_decay and parameters of the supervised objective. progress: called with one line per model.
-    Returns a table with `COLUMNS`; raises EcgError for an unknown method and where training or validation is empty.
+    weight_decay and parameters of the supervised objective. finetune_lr: the lr of "+finetune" (unless given: lr where
+    that is given, else 1e-3). progress: called with one line per model.
+    Returns a table as `predictions`; raises EcgError for an unknown method, an encoder that was pretrained for other
+    inputs, and where training or validation is empty.
     """
     task = _plan(method, cohort, externals, task_leads, labels, profile, pretrain_dir)
     if method == "scratch":
         encoder, size = scratch_encoder, "small"
     trained = method.partition("+")[0] not in BASELINES
+    if "+" in method:
+        training = {**training, "lr": finetune_lr or training.get("lr", FINETUNE_LR)}
 
     def make(seed):
         return encoders.load(pretrain_dir)[0] if trained else encoders.build(encoder, size, len(task.leads), seed)

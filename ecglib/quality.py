@@ -5,7 +5,8 @@ import numpy as np
 from ecglib.preprocess import bandpass
 from ecglib.signals import LEADS, Recording, einthoven_residual
 
-PLAUSIBLE_MV = (0.02, 20.0)  # size of a lead: real ones are 0.3 to 11 mV (wearables with motion), unit slips 1000 times
+# Size of a lead: real ones are 0.3 to 11 mV (wearables with motion), unit slips 1000 times. The limits of packing too.
+PLAUSIBLE_MV = (0.02, 20.0)
 CLIPPED_SHARE, CLIPPED_RUN = 0.002, 4  # share of samples at an extreme, in runs of at least this many
 
 

@@ -59,42 +59,74 @@ def _filled(found, results: Path, root: Path, page: Path) -> str:
     return found[0] if text is None else f"{found[1]}{text}\n{found[3]}"
 
 
-def _scores(folder: Path) -> pd.DataFrame | None:
-    file = folder / "figures/scores.csv"
-    return pd.read_csv(file) if file.is_file() else None
-
-
-def efficiency(folder: Path, task: str, external: str | None, fractions=(0.01, 0.1, 1.0)) -> str | None:
-    """Markdown table: methods in rows; macro AUROC at each share of the labels at home, and elsewhere at all labels."""
-    scores = _scores(folder)
+def efficiency(folder: Path, task: str, fractions=(0.01, 0.1, 1.0)) -> str | None:
+    """Markdown table: macro AUROC on the test patients at home, by method and share of the training labels."""
+    scores = _table(folder, "scores")
     if scores is None:
         return None
     rows = scores[(scores.task == task) & (scores.label == "macro") & (scores.metric == "auroc")]
-    home, away = rows[rows.split == "test"], rows[rows.split == "external"]
-    first = home.iloc[0]
-    head = ["method", *(f"{100 * f:g} % of the labels" for f in fractions)]
-    table = []
+    home, table = rows[rows.split == "test"], []
     for (encoder, mode), part in home.groupby(["encoder", "mode"], sort=False):
-        cells = [_one(part[np.isclose(part.fraction, f)]) for f in fractions]
-        if external:
-            there = away[(away.cohort == external) & (away.encoder == encoder) & (away["mode"] == mode)]
-            cells.append(_one(there[np.isclose(there.fraction, 1.0)]))
-        table.append([_name(encoder, mode), *cells])
-    if external:
-        head.append(f"{external}, all labels")
-    table.sort(key=lambda row: [*NAMES.values(), row[0]].index(row[0]))
-    note = f"{first.cohort}: {first.n_records} test records of {first.n_patients} patients, {first.n_labels} labels"
-    if external:
-        there = away[away.cohort == external].iloc[0]
-        note += f"; {external}: {there.n_records} records of {there.n_patients} patients, {there.n_labels} labels"
-    return _markdown(head, table) + f"\n\nMacro AUROC (95 % interval over patients). {note}."
+        table.append([_name(encoder, mode), *(_one(part[np.isclose(part.fraction, f)]) for f in fractions)])
+    first = home.iloc[0]
+    note = f"{first.cohort}, {first.n_records} test records of {first.n_patients} patients, {first.n_labels} labels"
+    head = ["method", *(f"{100 * f:g} % of the training labels" for f in fractions)]
+    return _markdown(head, _ranked(table)) + f"\n\nMacro AUROC (95 % interval over patients), {note}."
+
+
+def transfer(folder: Path, task: str) -> str | None:
+    """Markdown table: the labels that both hospitals state, at home and away, and the drop; all training labels."""
+    table = _table(folder, "transfer")
+    if table is None:
+        return None
+    labels = table[(table.task == task) & (table.metric == "auroc")]
+    rows = labels[labels.label == "macro"]
+    away = rows.cohort.iloc[0]
+    n = int((labels[labels.label != "macro"].groupby(["encoder", "mode"])["drop"].count()).iloc[0])
+    lines = [
+        [_name(r.encoder, r.mode), *(_span(r, side) for side in ("internal", "external")), _span(r, "drop", "+")]
+        for r in rows.itertuples()
+    ]
+    note = f"the {n} labels that can be scored in both; {away}: {rows.n_records_external.max()} records"
+    return _markdown(["method", "at home", f"in {away}", "change"], _ranked(lines)) + f"\n\nMacro AUROC over {note}."
+
+
+def gains(folder: Path, task: str, fraction: float = 0.1) -> str | None:
+    """Markdown table: paired differences of every other method to each baseline at one share of the labels."""
+    table = _table(folder, "differences")
+    if table is None:
+        return None
+    rows = table[(table.task == task) & np.isclose(table.fraction, fraction) & table.point.notna()]
+    lines = [
+        [r.cohort, _name(r.encoder, r.mode), NAMES[r.reference], _span(r, "point", "+"), f"{r.p_holm:.3f}"]
+        for r in rows.itertuples()
+    ]
+    head = ["hospital", "method", "against", f"difference at {100 * fraction:g} % of the labels", "p (Holm)"]
+    return _markdown(head, lines)
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame | None:
+    file = folder / f"figures/{name}.csv"
+    return pd.read_csv(file) if file.is_file() else None
+
+
+def _ranked(lines: list[list[str]]) -> list[list[str]]:
+    """The baselines first, in their order."""
+    names = list(NAMES.values())
+    return sorted(lines, key=lambda line: names.index(line[0]) if line[0] in names else len(names))
+
+
+def _span(row, column: str, sign: str = "") -> str:
+    low, high = ("low", "high") if column == "point" else (f"{column}_low", f"{column}_high")
+    ends = f"{getattr(row, low):{sign}.3f} to {getattr(row, high):{sign}.3f}"
+    return f"{getattr(row, column):{sign}.3f} ({ends})"
 
 
 def _one(row: pd.DataFrame) -> str:
     if row.empty or np.isnan(row.iloc[0].point):
         return "–"
     row = row.iloc[0]
-    return f"{row.point:.3f} ({row.low:.3f}–{row.high:.3f})"
+    return f"{row.point:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
 def _name(encoder: str, mode: str) -> str:
@@ -110,16 +142,21 @@ def published(results: Path, root: Path) -> str:
     """Published numbers of the same task, marked as another protocol; from docs/published.csv."""
     table = pd.read_csv(root / "docs/published.csv")
     rows = [
-        [r.task, f"{r.system}, {r.how}", f"*{r.score:.3f} ({r.low:.3f}–{r.high:.3f})*", r.source]
+        [r.task, f"{r.system}, {r.how}", f"{r.score:.3f} ({r.low:.3f} to {r.high:.3f})", r.source]
         for r in table.itertuples()
     ]
     return _markdown(["published elsewhere, on the full corpus", "system", "AUROC", "source"], rows)
 
 
 BLOCKS = {
-    "simulated-twelve": lambda results, root: efficiency(results, "twelve", "B"),
-    "simulated-single": lambda results, root: efficiency(results, "single", "C"),
-    "real-ptbxl": lambda results, root: efficiency(results / "real", "ptbxl", "ludb"),
-    "real-cinc2017": lambda results, root: efficiency(results / "real", "cinc2017", None),
+    "simulated-twelve": lambda results, root: efficiency(results, "twelve"),
+    "simulated-single": lambda results, root: efficiency(results, "single"),
+    "simulated-gains": lambda results, root: gains(results, "twelve"),
+    "simulated-transfer": lambda results, root: transfer(results, "twelve"),
+    "simulated-transfer-single": lambda results, root: transfer(results, "single"),
+    "real-ptbxl": lambda results, root: efficiency(results / "real", "ptbxl"),
+    "real-gains": lambda results, root: gains(results / "real", "ptbxl"),
+    "real-transfer": lambda results, root: transfer(results / "real", "ptbxl"),
+    "real-cinc2017": lambda results, root: efficiency(results / "real", "cinc2017"),
     "published": published,
 }

@@ -144,11 +144,13 @@ def calibration(predictions, labels=None, *, bins=10, level=0.95):
     return curve.assign(low=low, high=high)
 
 
-def result_table(table, gaps=None, *, fraction=1.0, reference="random"):
+def result_table(table, gaps=None, drops=None, *, fraction=1.0, references=("random", "features")):
     """The table of the paper as text, from `scores` and `differences`: a row per cohort, split and model.
 
-    Columns: each macro average of each metric as "point (low to high)", the difference to the reference encoder with
-    its Holm-adjusted p, and the counts. fraction: None for all of them. Raises EcgError when nothing was trained on it.
+    Columns: each macro average of each metric as "point (low to high)", the difference to each reference encoder with
+    its Holm-adjusted p, with `drops` (of `external`) the change of the macro AUROC from home to the row's cohort over
+    the labels of both, and the counts. "-": not there. fraction: None for all of them. Raises EcgError when nothing was
+    trained on it.
     """
     rows = table[table["label"].str.startswith(MACRO)]
     if fraction is not None:
@@ -160,8 +162,10 @@ def result_table(table, gaps=None, *, fraction=1.0, reference="random"):
         line = dict(zip([*PLACE, "labels", *MODEL[:2]], key, strict=True)) | {"labels": f"{100 * key[2]:g} %"}
         for row in part.itertuples():
             line[f"{row.metric.upper()} {row.label}"] = _text(row.point, row.low, row.high)
-        if gaps is not None:
+        for reference in references if gaps is not None else ():
             line[f"AUROC - {reference}"] = _gap(gaps, key, reference)
+        if drops is not None:
+            line["AUROC - at home"] = _drop(drops, key)
         counts = part.iloc[0][["n_records", "n_patients", "n_seeds"]]
         result.append(line | dict(zip(("records", "patients", "seeds"), counts, strict=True)))
     return pd.DataFrame(result).fillna("-")
@@ -171,12 +175,25 @@ def _text(point, low, high):
     return "-" if np.isnan(point) else f"{point:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _gap(gaps, key, reference):
-    same = (gaps["reference"] == reference) & (gaps["metric"] == "auroc")
+def _of(table, key):
+    """The rows on the macro AUROC of one cohort, split and model."""
+    same = table["metric"] == "auroc"
     for name, value in zip([*PLACE, "fraction", *MODEL[:2]], key, strict=True):
-        same &= gaps[name] == value
-    rows = gaps[same & gaps["point"].notna()]
+        same &= table[name] == value
+    return table[same]
+
+
+def _gap(gaps, key, reference):
+    rows = _of(gaps[(gaps["reference"] == reference) & gaps["point"].notna()], key)
     if rows.empty:
         return "-"
     row = rows.iloc[0]
     return f"{row['point']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), p {row['p_holm']:.3f}"
+
+
+def _drop(drops, key):
+    rows = _of(drops[drops["label"] == MACRO], key)
+    if rows.empty:
+        return "-"
+    row = rows.iloc[0]
+    return f"{row['drop']:+.3f} ({row['drop_low']:+.3f} to {row['drop_high']:+.3f})"

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator
 
+from ecglib import labels as vocabulary
 from ecglib import metrics
 from ecglib.look import INTERVAL, MARKERS, MM, PALETTE, error_bars, legend_above, name_rows, new_axes
 
@@ -12,11 +13,14 @@ def prevalence(states, labels=None, *, ax=None):
     """Share of records with each label and its 95 % Wilson interval, several cohorts side by side.
 
     states: {cohort name: DataFrame (record, label) of label states}; present against absent, unknown and possible left
-    out. A label that a cohort knows nothing about shows nothing there. labels: which and in what order, by default all,
-    the most frequent of the first cohort on top. The axis is stretched near zero (square root).
+    out (`labels.prevalence`). The trials of the Wilson intervals are records, not patients: they say how well the share
+    of these records is known, and are too narrow for patients where a patient has several records. A label that a
+    cohort knows nothing about shows nothing there. labels: which and in what order, by default all, the most frequent
+    of the first cohort on top. The axis is stretched near zero (square root).
     """
-    hits = pd.DataFrame({name: (table == 1).sum() for name, table in states.items()}).fillna(0)
-    known = pd.DataFrame({name: table.isin((0, 1)).sum() for name, table in states.items()}).fillna(0)
+    tables = {name: vocabulary.prevalence(table) for name, table in states.items()}
+    hits = pd.DataFrame({name: table.present for name, table in tables.items()}).fillna(0)
+    known = pd.DataFrame({name: table.present + table.absent for name, table in tables.items()}).fillna(0)
     if labels is None:
         labels = (hits / known).sort_values(list(states), ascending=False, kind="stable").index
     hits, known, top = hits.loc[list(labels)], known.loc[list(labels)], 0.0
@@ -30,7 +34,9 @@ def prevalence(states, labels=None, *, ax=None):
         error_bars(ax, rows + offsets[k], 100 * share, 100 * low, 100 * high, PALETTE[k], **look)
         top = max(top, 100 * high.max(initial=0))
     ax.set_xscale("function", functions=(lambda v: np.sqrt(np.maximum(v, 0)), np.square))
-    ax.set(xlim=(0, min(100, 1.05 * top)), xlabel=f"Prevalence (% of records, {INTERVAL})")
+    ax.set(
+        xlim=(0, min(100, 1.05 * top)), xlabel=f"Prevalence (% of records)\nbars: Wilson {INTERVAL}, trials = records"
+    )
     ax.xaxis.set_major_locator(FixedLocator([t for t in (0, 1, 5, 10, 20, 40, 60, 80, 100) if t <= 1.05 * top]))
     name_rows(ax, list(labels))
     legend_above(ax)

@@ -65,7 +65,8 @@ def fit(
     out_dir gets encoder.safetensors, encoder.json and history.csv (no wall times in them); checkpoints lie in
     checkpoint_dir (default: out_dir) until the end. A rerun with the same arguments continues from the last one.
     Returns the history (step, loss, logs, lr, val metrics); the trained weights are in `objective`.
-    Raises EcgError for a non-finite loss (naming the records of the batch) and for arguments that do not fit.
+    Raises EcgError for a loss or gradient that is not finite (naming the records of the batch), for a validation score
+    that is not while select="best", and for arguments that do not fit.
     """
     options = {k: v for k, v in locals().items() if k not in ("objective", "data", "out_dir", "val", "progress")}
     if select not in ("last", "best") or (select == "best" and val is None):
@@ -85,6 +86,8 @@ def _fit(objective, data, out_dir: Path, val, progress, options: dict) -> pd.Dat
     places = {k: options.pop(k) for k in ("devices", "strategy", "precision")}
     if places["precision"] == "auto":
         places["precision"] = "bf16-mixed" if torch.cuda.is_available() else "32-true"
+    if str(places["precision"]) in ("16", "16-mixed"):  # its loss scaling provokes infinite gradients, and has a state
+        raise EcgError("16-bit floats overflow", field="precision", fix="use bf16-mixed or 32-true")
     val = mean_loss(val) if hasattr(val, "batch") else val
     fabric = Fabric(accelerator="auto", **places)
     fabric.launch(_run, objective, data, val, path, progress, options)
@@ -154,24 +157,35 @@ class _Loop:
         loss, logs = self.model(batch)
         row = {"loss": loss.detach(), **{k: torch.as_tensor(v, device=loss.device) for k, v in logs.items()}}
         row = {k: float(self.fabric.all_reduce(v.float(), reduce_op="mean")) for k, v in row.items()}
-        if not math.isfinite(row["loss"]):
-            ids = ", ".join(self.data.record_ids[index])
-            raise EcgError(f"loss is {row['loss']} at step {step} on records {ids}", field="loss", fix="look at them")
+        self.check("loss", row["loss"], step, index)
         self.stepper.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if o["clip"]:
-            self.fabric.clip_gradients(self.model, self.stepper, max_norm=o["clip"], error_if_nonfinite=False)
+        limit = o["clip"] or math.inf
+        norm = self.fabric.clip_gradients(self.model, self.stepper, max_norm=limit, error_if_nonfinite=False)
+        self.check("gradient norm", float(norm), step, index)
         self.stepper.step()
         if hasattr(self.objective, "after_step"):
             self.objective.after_step(step)
         return {"step": step + 1, **row, "lr": lr}
 
+    def check(self, what: str, value: float, step: int, index: np.ndarray) -> None:
+        """Stop at a value that is not finite, before the weights take it in."""
+        if not math.isfinite(value):
+            ids = ", ".join(self.data.record_ids[index])
+            raise EcgError(f"{what} is {value} at step {step} on records {ids}", field=what, fix="look at them")
+
     def validate(self) -> dict:
         self.objective.eval()
         with torch.no_grad():
             metrics = {k: float(v) for k, v in self.val(self.objective).items()}
-        if self.options["select"] == "best" and metrics["val_score"] > self.best_score:
-            self.best_score = metrics["val_score"]
+        if self.options["select"] == "last":
+            return metrics
+        score = metrics.get("val_score", math.nan)
+        if not math.isfinite(score):
+            fix = "validate on records that have both classes of a label, or use select='last'"
+            raise EcgError(f"the validation score is {score}: no weights are best", field="val_score", fix=fix)
+        if score > self.best_score:
+            self.best_score = score
             self.best = {k: v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
         return metrics
 

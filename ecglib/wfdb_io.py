@@ -1,4 +1,4 @@
-"""Fast WFDB reader, with the wfdb package for every format it does not cover, and a small writer.
+"""WFDB records in and out: common formats are read directly, the rest through the wfdb package; a small writer.
 
 Fast path: single-file records with one sample per frame and no skew, in formats 16, 212, 80, 24, 32, MATLAB v4 `.mat`
 (16+24) included. Its values equal the wfdb package's physical values cast to float32, bit for bit: for formats of at

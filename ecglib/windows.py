@@ -1,7 +1,8 @@
 """Turn recordings into the rows of a cohort: which records are refused, what is repaired and marked, and the rest.
 
-Refused (the record goes to rejected.csv): it cannot be read, a lead name is unknown, no wanted lead has a signal, a
-lead is partly missing beyond MAX_NAN_SHARE, the amplitude is implausible (a unit slip).
+Refused (the record goes to rejected.csv): it cannot be read, whatever the error; a lead name is unknown; its rate has
+no simple ratio to the study's; no wanted lead has a signal; a lead is partly missing beyond MAX_NAN_SHARE; the
+amplitude is implausible (a unit slip).
 Kept and marked: a flat or missing lead is zeros with its bit cleared in `lead_mask`; a shorter gap is interpolated and
 sets the lead's bit in `gap_mask`; samples beyond +-32.767 mV are clipped and set the lead's bit in `clipped_mask`.
 """
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ecglib import beats, preprocess
+from ecglib import beats, preprocess, quality
 from ecglib.signals import EcgError, Recording
 
 MAX_NAN_SHARE = 0.2  # of the samples of a lead in the packed part; beyond it the record is refused
-MAX_PEAK_MV = 20.0  # robust peak of the median lead; above: microvolt read as millivolt, or noise alone
-MIN_PEAK_MV = 0.02  # robust peak of the strongest lead; below: volt read as millivolt, or no signal
+# Robust peak: of the strongest lead, below: volt read as millivolt, or no signal; of the median lead, above: microvolt
+# read as millivolt, or noise alone.
+MIN_PEAK_MV, MAX_PEAK_MV = quality.PLAUSIBLE_MV
 PEAK_PERCENTILE = 99  # of |sample - median| in a lead: its robust peak
 COUNTS_PER_MV = 1000  # one stored count is one microvolt
 MARGIN_S = 1.0  # read beyond a first window, so that resampling has no edge at its end
@@ -42,22 +44,34 @@ class Plan:
 def examine(dataset_read, plan: Plan, rows: list[dict]) -> list[dict]:
     """Read each record once and say how many windows it gives, or why it is refused.
 
-    Returns per record {"n_windows": int, "fs": Hz} or {"file", "field", "reason"}.
+    Returns per record {"n_windows": int, "fs": Hz} or {"file", "field", "reason"}. Any error in reading one record
+    refuses that record, with the type and message of the error; only a lack of memory, which says nothing about the
+    record, ends the pack.
     """
     return [_examine(dataset_read, row, plan) for row in rows]
 
 
 def _examine(dataset_read, row: dict, plan: Plan) -> dict:
     try:
-        recording = _selected(dataset_read(row), plan)
+        recording = dataset_read(row)
+        preprocess.ratio(recording.fs, plan.fs)
+        recording = _selected(recording, plan)
         _check_gaps(recording)
         _check_amplitude(recording)
-    except (ValueError, OSError) as error:
-        file = getattr(error, "file", None)
-        reason = getattr(error, "reason", None) or f"{type(error).__name__}: {error}"
-        return {"file": file or row["path"], "field": getattr(error, "field", None) or "", "reason": reason}
+    except MemoryError:
+        raise
+    except Exception as error:  # a corpus holds one bad record or another, of a kind that nobody thought of
+        named = _named(error, row)
+        return {"file": named.file, "field": named.field or "", "reason": named.reason}
     n_times = round(recording.signal.shape[1] * plan.fs / recording.fs)
     return {"n_windows": 1 if plan.windows == "first" else max(1, n_times // plan.n_times), "fs": recording.fs}
+
+
+def _named(error: Exception, row: dict) -> EcgError:
+    """The error with the file of the record; an error that is no EcgError keeps its type in the reason."""
+    if isinstance(error, EcgError):
+        return EcgError(error.reason, file=error.file or row["path"], field=error.field, fix=error.fix)
+    return EcgError(f"{type(error).__name__}: {error}", file=row["path"])
 
 
 def _selected(recording: Recording, plan: Plan) -> Recording:
@@ -112,11 +126,17 @@ def write_rows(dataset_read, plan: Plan, rows: list[dict], first_rows: list[int]
     """Read, prepare and write records straight into the memory map; `first_rows`: the row each record begins at.
 
     Returns one dict per window: start_s, n_valid, lead_mask, gap_mask, clipped_mask (bit i = lead i), peaks.
+    Raises EcgError with the file of a record that `examine` accepted and that now fails.
     """
     signals = np.load(signals_path, mmap_mode="r+")
     out = []
     for row, first in zip(rows, first_rows, strict=True):
-        windows = prepare(dataset_read(row), plan)
+        try:
+            windows = prepare(dataset_read(row), plan)
+        except MemoryError:
+            raise
+        except Exception as error:  # it passed the first reading: the pack ends, but must say where
+            raise _named(error, row) from error
         for k, (counts, facts) in enumerate(windows):
             signals[first + k] = counts
             out.append(facts)

@@ -40,7 +40,6 @@ FLOORS = [
         "predictions",
         "transfer",
         "report",
-        "page",
         "study",
         "readme",
         "execute",

@@ -29,12 +29,6 @@ def test_label_sets_have_the_published_sizes():
     assert len(labels.label_set("ptbxl_rhythm").labels) == 12
 
 
-def test_label_sets_with_another_contract_do_not_compare():
-    labels.label_set("ptbxl_all").require_same(labels.label_set("ptbxl_all"))
-    with pytest.raises(EcgError, match="2198 against 2158"):
-        labels.label_set("ptbxl_all").require_same(labels.label_set("ptbxl_super"))
-
-
 def test_every_token_relation_and_parent_of_the_common_vocabulary_exists():
     table, scp = labels.vocabulary("harmonised"), set(labels.vocabulary("scp").statement)
     serial = set(labels.vocabulary("ecgfounder").query("serial == '1'")["index"])
@@ -75,6 +69,25 @@ def test_harmonise_follows_plain_set_logic_for_every_label():
         said = {n for n, v in zip(names, row, strict=True) if v}
         expected = 1 if _holds(table.scp[key], said) else -1 if _holds(table.leave_out_scp[key], said) else 0
         assert out[key][i] == expected, (key, said)
+
+
+def test_a_vocabulary_that_is_not_stated_has_every_label_refused():
+    for sources in ((None, "scp"), ("scp", None), (None, None)):
+        table = labels.match(*sources, ["AFIB", "nonsense"])
+        assert list(table.label) == ["AFIB", "nonsense"] and not table.usable.any()
+        assert set(table.reason) == {"vocabulary not stated (option vocabulary=...)"}
+        assert list(table) == list(labels.match("scp", "ludb", ["AFIB"])) == list(labels.match("scp", "ludb", []))
+        assert list(labels.match(*sources).label) == list(labels.match("scp", "ludb").label)
+    with pytest.raises(EcgError, match="unknown label source"):
+        labels.match(None, "spc")
+
+
+def test_prevalence_leaves_possible_and_unknown_out_of_both_counts():
+    states = pd.DataFrame({"A": [1, 1, 0, 2, -1, -1], "B": [-1, 2, -1, -1, -1, -1]}, dtype=np.int8)
+    table = labels.prevalence(states)
+    assert table.loc["A"].tolist() == [2, 1, 1, 2, 2 / 3]
+    assert table.loc["B", ["present", "absent", "possible", "unknown"]].tolist() == [0, 0, 1, 5]
+    assert np.isnan(table.share["B"])
 
 
 def test_possible_and_unknown_survive_and_certainty_wins():

@@ -70,6 +70,14 @@ def test_config_is_json_and_unknown_names_are_answered_with_the_valid_ones(objec
         objectives.build("superviced", objective.encoder)
 
 
+def test_settings_that_an_objective_does_not_take_are_left_out(objective):
+    name = objective.config["objective"]
+    valid = objectives.parameters(name)
+    assert objectives.accepted(name, **valid, temprature=1) == valid
+    assert objectives.accepted(name, temprature=1) == {}
+    assert objectives.accepted("supervised", loss="hill", mask=0.5) == {"loss": "hill"}
+
+
 # supervised: golden values of ecgfounder.md section 7
 
 
@@ -163,3 +171,16 @@ def test_augmentation_changes_training_only(batch):
     assert not torch.allclose(torch.stack([f[0] for f in factors]), torch.ones(len(x)), atol=0.02)
     losses = [objective.eval()(batch)[0] for _ in range(2)]
     assert torch.equal(*losses)
+
+
+def test_every_record_is_rolled_by_its_own_time(batch):
+    offsets = torch.tensor([0, 1, 999, 250, 500, 3, 17, 640])
+    expected = [torch.roll(x, int(k), -1) for x, k in zip(batch.x, offsets, strict=True)]
+    assert torch.equal(supervised.roll(batch.x, offsets), torch.stack(expected))
+    objective = build(shift=True)
+    torch.manual_seed(1)
+    rolled = objective.augment(batch.x)
+    found = [[torch.equal(torch.roll(x, k, -1), y) for k in range(1000)].index(True)
+             for x, y in zip(batch.x, rolled, strict=True)]  # fmt: skip
+    torch.manual_seed(1)
+    assert found == torch.randint(1000, (8,)).tolist() and len(set(found)) > 4

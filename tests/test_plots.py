@@ -54,6 +54,7 @@ def external_table():
 def difference_table():
     table = pd.DataFrame({"reference": ["random", "features"], "point": [0.1, 0.01], "low": [0.08, -0.01]})
     same = {"cohort": "A", "split": "test", "metric": "auroc", "encoder": "supervised", "fraction": 0.1}
+    same |= {"mode": "linear", "reference_mode": ["linear", "boosting"]}
     return table.assign(high=[0.12, 0.03], p_holm=[0.004, 0.4], **same)
 
 
@@ -165,6 +166,21 @@ def test_intervals_are_drawn_as_given():
     assert any(np.allclose(segment[:, 0], expected) for segment in segments)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["NORM", "AFIB", "WPW"]  # zero positives still shown
     assert len(segments) == 5
+
+
+def test_differences_of_one_encoder_in_several_modes_have_different_names():
+    once = difference_table()
+    both = pd.concat([once, once.assign(mode="finetune")])
+    names = [[text.get_text() for text in plots.paired_differences(t).get_yticklabels()] for t in (once, both)]
+    assert names[0] == ["supervised \N{MINUS SIGN} random, 10 %", "supervised \N{MINUS SIGN} features, 10 %"]
+    assert len(set(names[1])) == 4 and "supervised (finetune) \N{MINUS SIGN} random, 10 %" in names[1]
+    rivals = pd.concat([once.head(1), once.head(1).assign(reference_mode="finetune")])
+    names = {text.get_text() for text in plots.paired_differences(rivals).get_yticklabels()}
+    assert names == {f"supervised \N{MINUS SIGN} random ({mode}), 10 %" for mode in ("linear", "finetune")}
+
+
+def test_prevalence_says_what_its_bars_count():
+    assert "records" in plots.prevalence(states()).get_xlabel().split("\n")[1]
 
 
 def test_the_map_is_the_projection_on_the_principal_components():

@@ -40,7 +40,7 @@ def test_windows_of_a_record_become_one_probability():
     cohort = MemoryCohort(6, seconds=5, windows=2, shares=(("train", 1),))
     p = np.arange(24, dtype=float).reshape(12, 2) / 24
     table = probe.predictions(cohort, np.arange(12), p, NAMES[:2], encoder="e", mode="m", fraction=1, seed=0)
-    assert tuple(table.columns) == probe.COLUMNS and len(table) == 12
+    assert list(table.columns) == predictions.COLUMNS and len(table) == 12
     wide = table.pivot(index="record_id", columns="label", values="probability")[NAMES[:2]]
     np.testing.assert_allclose(wide, (p[::2] + p[1::2]) / 2, rtol=1e-6)
     truth = table.pivot(index="record_id", columns="label", values="truth")[NAMES[:2]]
@@ -79,6 +79,56 @@ def test_one_call_trains_a_method_and_predicts_everything(method, cohort, extern
     assert len(predictions.places(predictions.load(tmp_path / "predictions.parquet"))) == 3
 
 
+def test_only_features_with_chance_are_computed_for_every_seed(cohort, tmp_path, monkeypatch):
+    encoders.save(encoders.build("net1d", "small", 1, seed=3), tmp_path)
+    args = dict(task_leads=("I",), labels=NAMES, fractions=(0.5,), seeds=3, pretrain_dir=tmp_path)
+    for method, function, times in (("clef", "features", 1), ("features", "handmade", 1), ("random", "features", 3)):
+        calls, original = [], getattr(probe, function)
+        with monkeypatch.context() as patch:
+            patch.setattr(probe, function, lambda *a, f=original, c=calls: (c.append(1), f(*a))[1])
+            table = probe.run(method, cohort, **args, progress=calls[:].append)
+        assert len(calls) == 3 * times  # training, validation, test
+        assert table["seed"].nunique() == 3
+
+
+def test_network_and_learning_rate_of_supervised_training_can_be_given(cohort, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(encoder, data, val, *, seed, **training):
+        seen.append((encoder.config["encoder"], training))
+        return objectives.build("supervised", encoder, n_labels=len(NAMES))
+
+    monkeypatch.setattr(probe, "supervised", spy)
+    encoders.save(encoders.build("resnet1d", "small", 1, seed=3), tmp_path)
+    args = dict(
+        task_leads=("I",), labels=NAMES, fractions=(1.0,), seeds=1, pretrain_dir=tmp_path, progress=seen[:].append
+    )
+    both = dict(lr=1e-2, finetune_lr=1e-4, batch_size=8, weight_decay=0.1)
+    probe.run("scratch", cohort, scratch_encoder="net1d", **args, **both)
+    probe.run("clef+finetune", cohort, **args, **both)
+    probe.run("clef+finetune", cohort, **args, lr=1e-2)
+    probe.run("clef+finetune", cohort, **args)
+    rest = dict(batch_size=8, weight_decay=0.1)
+    assert seen[:2] == [("net1d", {**rest, "lr": 1e-2}), ("resnet1d", {**rest, "lr": 1e-4})]
+    assert [training for _, training in seen[2:]] == [{"lr": 1e-2}, {"lr": 1e-3}]
+
+
+def test_an_encoder_for_other_inputs_is_refused(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "open_test", lambda _: pytest.fail("opened before the refusal"))
+    encoder = encoders.build("net1d", "small", 2)
+    for field, info, args in (
+        ("n_leads = 2, the task has 1", {}, dict(task_leads=("I",))),
+        ("leads = ", dict(leads=["II", "I"]), dict(task_leads=("I", "II"))),
+        ("profile = other", dict(profile="other", leads=["I", "II"]), dict(task_leads=("I", "II"))),
+        ("fs = 500", dict(profile=None, fs=500.0), dict(task_leads=("I", "II"), profile=None)),
+    ):
+        encoders.save(encoder, tmp_path, **info)
+        for method in ("clef", "clef+finetune"):
+            with pytest.raises(EcgError, match=field) as error:
+                probe.run(method, cohort, labels=NAMES, pretrain_dir=tmp_path, **args)
+            assert str(tmp_path) in str(error.value) and "pretrain an encoder" in str(error.value)
+
+
 def test_one_call_repeats_itself(cohort):
     args = dict(task_leads=("I",), labels=NAMES, fractions=(0.5,), seeds=1, progress=lambda _: None)
     for method in ("random", "scratch"):
@@ -103,7 +153,13 @@ def test_nothing_is_chosen_on_closed_records(cohort, monkeypatch):
 
 def test_the_closed_splits_are_opened_in_one_place():
     root = Path(ecglib.__file__).parent
-    calls = [(f.name, n) for f in root.rglob("*.py") for n in re.findall(r"\w+\.test_rows\(", f.read_text())]
+    files = [
+        *root.rglob("*.py"),
+        *(root.parent / "benchmarks").glob("*.py"),
+        *(root.parent / "notebooks").glob("*.ipynb"),
+    ]
+    assert {"probing.py", "03_linear_probing.ipynb"} <= {f.name for f in files}
+    calls = [(f.name, n) for f in files for n in re.findall(r"\w*[\])]*\.test_rows\(", f.read_text())]
     assert calls == [("probe.py", "cohort.test_rows(")]
 
 

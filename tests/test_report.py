@@ -248,5 +248,18 @@ def test_result_table_holds_the_four_columns(home):
     assert line["AUROC macro"] == f"{row['point']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
     assert re.fullmatch(r"\+0\.\d{3} \(.* to .*\), p 0\.\d{3}", line["AUROC - random"]) and len(table) == 4
     assert table.set_index("encoder").loc["random", "AUROC - random"] == "-"
+    gap = gaps.query("encoder == 'supervised' and reference == 'features' and fraction == 1").iloc[0]
+    words = f"{gap['point']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}), p {gap['p_holm']:.3f}"
+    assert line["AUROC - features"] == words and "AUROC - at home" not in table
     with pytest.raises(EcgError, match="no scores at fraction"):
         report.result_table(scores, fraction=0.5)
+
+
+def test_result_table_holds_the_drop_from_home_on_the_rows_of_the_others(predictions):
+    tested = predictions[predictions["split"] != "val"]
+    drops = report.external(predictions, names=("auroc",), n=30)
+    table = report.result_table(report.scores(tested, n=30), None, drops).set_index(["cohort", "encoder"])
+    row = drops.query("encoder == 'scratch' and fraction == 1 and label == 'macro'").iloc[0]
+    words = f"{row['drop']:+.3f} ({row['drop_low']:+.3f} to {row['drop_high']:+.3f})"
+    assert table.loc[("B", "scratch"), "AUROC - at home"] == words
+    assert (table.loc["A", "AUROC - at home"] == "-").all() and not (table.loc["B", "AUROC - at home"] == "-").any()

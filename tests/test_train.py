@@ -192,6 +192,45 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_records(data, tmp_path):
     assert not (tmp_path / "encoder.safetensors").exists()
 
 
+class Infinite(torch.autograd.Function):
+    """The identity, with a gradient that is not finite."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_a_gradient_that_is_not_finite_stops_and_names_the_records_of_its_batch(data, tmp_path, clip):
+    objective = toy()
+    terms, calls = objective.terms, []
+
+    def poisoned(z, target):
+        calls.append(1)
+        return terms(Infinite.apply(z) if len(calls) == 3 else z, target)
+
+    objective.terms = poisoned
+    with pytest.raises(EcgError, match="gradient norm is .* at step 2") as error:
+        train.fit(objective, data, tmp_path, steps=9, batch_size=4, clip=clip)
+    order = np.random.default_rng([0, 0]).permutation(24)
+    named = {name for name in data.record_ids if name in str(error.value)}
+    assert named == set(data.record_ids[order[8:12]])
+    assert all(torch.isfinite(p).all() for p in objective.parameters())
+
+
+def test_no_weights_are_best_when_the_score_is_not_a_number(data):
+    for scores in ({"val_score": math.nan}, {"loss": 1.0}):
+        with pytest.raises(EcgError, match="validation score is nan"):
+            train.fit(toy(), data, steps=2, batch_size=8, val=lambda _, s=scores: s, select="best")
+    train.fit(toy(), data, steps=2, batch_size=8, val=lambda _: {"val_score": math.nan})
+
+
 def test_arguments_that_do_not_fit_are_refused(cohort, data):
     with pytest.raises(EcgError, match="select"):
         train.fit(toy(), data, steps=1, select="best")
+    with pytest.raises(EcgError, match="precision"):
+        train.fit(toy(), data, steps=1, precision="16-mixed")

@@ -32,11 +32,6 @@ def module(name: str):
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def sizes(name: str) -> list[str]:
-    """Sizes of encoder `name` in the order of its file."""
-    return list(module(name).SIZES)
-
-
 def build(name: str, size: str = "small", n_leads: int = 12, seed: int = 0, **overrides) -> nn.Module:
     """Make a randomly initialised encoder.
 
@@ -78,20 +73,26 @@ def save(encoder: nn.Module, folder, **info) -> None:
         write_atomic(folder / file, payload)
 
 
-def load(folder) -> tuple[nn.Module, dict]:
-    """Read what `save` wrote: (encoder with its weights, info). EcgError where a file is missing or does not fit."""
+def card(folder) -> tuple[dict, dict]:
+    """(config, info) that `save` wrote beside the weights. EcgError where one of the two files is missing."""
     folder = Path(folder)
     for file in ("encoder.json", "encoder.safetensors"):
         if not (folder / file).is_file():
             raise EcgError("no encoder here", file=str(folder / file), fix="run the pretraining stage that writes it")
     saved = json.loads((folder / "encoder.json").read_text())
-    config = dict(saved["config"])
+    return saved["config"], saved["info"]
+
+
+def load(folder) -> tuple[nn.Module, dict]:
+    """Read what `save` wrote: (encoder with its weights, info). EcgError where a file is missing or does not fit."""
+    folder = Path(folder)
+    config, info = card(folder)
     encoder = _make(config.pop("encoder"), config, config.pop("size"), seed=0)
     try:
         encoder.load_state_dict(load_bytes((folder / "encoder.safetensors").read_bytes()))
     except RuntimeError as error:
         raise EcgError(f"weights do not fit: {error}", file=str(folder / "encoder.safetensors")) from error
-    return encoder, saved["info"]
+    return encoder, info
 
 
 def directions(z: np.ndarray) -> float:

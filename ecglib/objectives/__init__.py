@@ -35,6 +35,12 @@ def parameters(name: str) -> dict:
     return {p.name: p.default for p in signature.parameters.values() if p.name != "encoder"}
 
 
+def accepted(name: str, **candidates) -> dict:
+    """Those of `candidates` that objective `name` takes: one notebook offers its settings to every objective."""
+    valid = parameters(name)
+    return {key: value for key, value in candidates.items() if key in valid}
+
+
 def build(name: str, encoder: nn.Module, seed: int = 0, **params) -> nn.Module:
     """Make objective `name` around `encoder`; `seed` fixes the initial weights of its own layers.
 

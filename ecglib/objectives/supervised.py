@@ -27,6 +27,15 @@ def focal_margin_positive(z: torch.Tensor, margin: float = 1.0) -> torch.Tensor:
     return torch.sigmoid(-z) ** 2 * F.softplus(-z)
 
 
+def roll(x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """x (batch, lead, time) with record i moved later by offsets[i] samples, what leaves at the end entering in front.
+
+    offsets: int64 (batch,), 0 .. time - 1.
+    """
+    source = (torch.arange(x.shape[-1], device=x.device) - offsets[:, None]) % x.shape[-1]
+    return x.gather(-1, source[:, None].expand(x.shape))
+
+
 class Objective(nn.Module):
     """Linear head on the encoder and a loss over the known labels.
 
@@ -34,7 +43,8 @@ class Objective(nn.Module):
     positive: "log" (-log p) or "focal_margin". possible: what a possible statement counts as: "unknown" (left out, the
     default), "present", "absent" or "half". lead_views: the encoder sees one lead; training draws one of the seven
     frontal-plane views of each 12-lead record, evaluation takes lead I. lead_dropout: chance of each of several leads
-    to be zeroed in training; gain: sd of the log of a random amplitude factor; shift: roll by a random time.
+    to be zeroed in training; gain: sd of the log of a random amplitude factor; shift: roll each record by its own
+    random time.
     The loss is summed over the known entries and divided by batch x labels, so that unknown entries weigh nothing and
     the mean over processes equals the loss of the whole batch.
     """
@@ -97,7 +107,7 @@ class Objective(nn.Module):
         if self.lead_views:
             x = random_lead_view(x, torch.default_generator)
         if self.shift:
-            x = torch.roll(x, int(torch.randint(x.shape[-1], ())), -1)
+            x = roll(x, torch.randint(x.shape[-1], (len(x),)).to(x.device))  # drawn on the CPU: the same everywhere
         if self.gain:
             x = x * torch.exp(self.gain * torch.randn(len(x), 1, 1, device=x.device))
         if self.lead_dropout and x.shape[1] > 1:

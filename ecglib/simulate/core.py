@@ -8,7 +8,6 @@ from . import audit, fixed, heart, render, rhythm
 
 LABELS = tuple(r["label"] for r in fixed.rows("labels.csv") if r["label"] != "MI")
 TERRITORIES = tuple(r["label"] for r in fixed.rows("territories.csv"))
-SINUS = ("SR", "SBRAD", "STACH", "SARRH")
 PATIENT, RECORD, NOISE, REPORT, PLAN, PERSON = range(6)  # kinds of random streams
 SLOTS = (*rhythm.SLOTS, *heart.SLOTS, ("qt_n", 1))
 PLAN_SLOTS = tuple((s, 1) for s in "hr pr qtcf stach block long_pr long_qt wall fast".split())

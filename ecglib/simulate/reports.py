@@ -14,7 +14,6 @@ CUES = {
     "historical": (("", " no longer present"), ("previously described ", "")),
     "present": (("new ", ""), ("", "")),
 }
-P_STATED = {"probable ": 0.75, "possible ": 0.5, "consider ": 0.35, "cannot exclude ": 0.15}
 CONFUSED = {
     "IMI": "LAFB",
     "ASMI": "LVH",

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from test_report import SKILL, place
 
-from ecglib import page as html
-from ecglib import study as whole
+from ecglib import study as html
 from ecglib.signals import EcgError
 
 
@@ -30,9 +29,8 @@ def page(folder):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     frame = pd.DataFrame({"encoder": ["<b>&"], "AUROC": [0.91234], "sd": [np.nan]})
-    facts = html.provenance({"A": {"n_records": 3, "leads": ["I", "II"]}, "seed": 0})
     sections = [
-        ("Results", [html.text("One & two."), html.table(frame, "Macro AUROC"), html.table(facts)]),
+        ("Results", [html.table(frame, "Macro AUROC & more")]),
         ("Figures", [html.figure(folder / "figures/forest.png", "Internal against external")]),
         ("Notebooks", [html.links([("03 linear probing", folder / "notebooks/03 probing.html")])]),
         ("Versions", [html.table(html.versions())]),
@@ -50,7 +48,7 @@ def test_the_page_is_self_contained_escaped_and_the_same_twice(tmp_path):
     assert targets and all((out.parent / link).is_file() for link in targets)  # relative and alive
     assert not {"script", "link", "iframe"} & set(found.tags) and "http" not in words and "url(" not in words
     assert "&lt;b&gt;&amp;" in words and "0.912" in words and "prefers-color-scheme: dark" in words
-    assert "A.leads" in words and "I, II" in words and str(tmp_path) not in words
+    assert "Macro AUROC &amp; more" in words and str(tmp_path) not in words
 
 
 def test_the_page_refuses_dead_links(tmp_path):
@@ -85,14 +83,16 @@ def study(folder):
 
 def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
     results = study(tmp_path / "results")
-    out = whole.build(results, results / "report", n=30)
+    out = html.build(results, results / "report", n=30)
     files = {file.name: file.read_bytes() for file in out.parent.iterdir()}
     assert set(files) == {"index.html", "results.csv", "differences.csv", "scores.json"}
-    whole.build(results, results / "report", n=30)
+    html.build(results, results / "report", n=30)
     assert files == {file.name: file.read_bytes() for file in out.parent.iterdir()}
     words, found = files["index.html"].decode(), Links(files["index.html"].decode())
     for shown in ("task twelve", "task single", "Inside against outside.", "zero length: 2", "probe / twelve-random"):
         assert shown in words
+    heads = ("AUROC - random", "AUROC - features", "AUROC - at home")
+    assert all(f"<th>{head}</th>" in words for head in heads)
     assert "other.png" not in words and "../probe/single-scratch/03_linear_probing.html" in found.found
     tidy = pd.read_csv(out.parent / "results.csv")
     assert set(tidy["task"]) == {"twelve", "single"} and set(tidy["split"]) == {"test", "external"}
@@ -101,4 +101,4 @@ def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
     score = json.loads(files["scores.json"])["single"]["B/external"]["random, linear"]["10 %"]["auroc"]
     assert [score[end] for end in ("point", "low", "high")] == [row["point"], row["low"], row["high"]]
     with pytest.raises(EcgError, match="no predictions"):
-        whole.build(tmp_path, tmp_path / "out")
+        html.build(tmp_path, tmp_path / "out")
