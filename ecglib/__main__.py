@@ -11,7 +11,6 @@ from ecglib.signals import EcgError
 
 PARAMS = pipeline.ROOT / "params.yaml"
 PLACES = {"report": "report/index.html", "figures": "figures", "result table": "report/results.csv"}
-REAL_TASKS = {"ptbxl": "ludb", "cinc2017": None}  # of `real`: task -> the other hospital of its table
 
 
 def pairs(words: list[str]) -> dict[str, str]:
@@ -129,8 +128,9 @@ def real(args) -> None:
     from ecglib import readme
 
     pipeline.real(args.data, PARAMS, arguments)
-    for task, external in REAL_TASKS.items():
-        print(f"\n{task}\n\n{readme.efficiency(pipeline.ROOT / 'results/real', task, external)}\n")
+    shown = [("ptbxl", readme.efficiency), ("ptbxl", readme.transfer), ("cinc2017", readme.efficiency)]
+    tables = [(task, table(pipeline.ROOT / "results/real", task)) for task, table in shown]
+    print("", *(f"{task}\n\n{text}\n" for task, text in tables if text), sep="\n")
     where(argparse.Namespace(results="results/real"))
 
 

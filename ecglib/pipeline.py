@@ -249,10 +249,9 @@ def real(data: Path, file: Path, parse) -> None:
 
 
 def _places(stage: dict, args, data: Path) -> list[Path]:
-    """Input files and folders of a stage: those it lists and those its command reads; none inside another."""
+    """Input files and folders of a stage: those it lists and those its command reads."""
     listed = {Path(os.path.normpath(ROOT / dep.replace("{data}", str(data)))) for dep in stage.get("deps", [])}
-    places = listed | set(inputs(args))
-    return sorted(place for place in places if not places & set(place.parents))
+    return sorted(listed | set(inputs(args)))
 
 
 def _demand(stages: list[tuple[list[Path], str]], data: Path) -> None:
@@ -266,8 +265,7 @@ def _demand(stages: list[tuple[list[Path], str]], data: Path) -> None:
     if raw:
         fix = "put it there as PhysioNet publishes it, or take its stages out of params.yaml"
         raise EcgError(f"there is no {', no '.join(raw)}", file=data, field="DATA", fix=fix)
-    if lost:
-        names = ", ".join(os.path.relpath(place, ROOT) for place in lost)
+    if names := ", ".join(os.path.relpath(place, ROOT) for place in lost):
         raise EcgError(f"not there yet: {names}", fix="run `make repro` first: the encoders come from it")
 
 
@@ -275,7 +273,8 @@ def _mark(stage: dict, args, data: Path) -> str:
     """Fingerprint of all that a stage's result depends on. Raw recordings count by name, size and time of change."""
     values = [stage["cmd"], json.dumps(getattr(args, "given", {}), sort_keys=True, default=str)]
     values += [line for name in needs(args) for line in [name, *fingerprint(ROOT / name, content=True)]]
-    for place in _places(stage, args, data):
+    places = _places(stage, args, data)
+    for place in (p for p in places if not set(p.parents) & set(places)):  # those inside another count with it
         values += fingerprint(place, content=data not in (place, *place.parents), without=ROOT / args.out)
     return hashlib.sha256("\0".join(values).encode()).hexdigest()
 
@@ -293,10 +292,9 @@ def fingerprint(place: Path, *, content: bool, without: Path | None = None) -> l
         left = any(part.startswith(".") or part.endswith((".part", ".old")) for part in inner)
         if left or without in path.parents or not path.is_file():
             continue
+        mark = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
         if content:
             with path.open("rb") as stream:
                 mark = hashlib.file_digest(stream, "sha256").hexdigest()
-        else:
-            mark = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
         lines.append(f"{os.path.relpath(path, place)} {mark}")
     return lines

@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import requires, version
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ecglib import pipeline
@@ -36,11 +37,45 @@ def test_every_direct_dependency_is_pinned_and_installed_in_that_version():
 
 def test_every_package_that_is_imported_is_a_direct_dependency():
     named = {canonicalize_name(requirement.name) for requirement in DIRECT} | {"pygments", "traitlets"}  # of nbconvert
-    packages = {"sklearn": "scikit-learn", "yaml": "pyyaml", "ruamel": "ruamel-yaml", "packaging": "pytest"}
+    packages = {
+        "sklearn": "scikit-learn",
+        "yaml": "pyyaml",
+        "ruamel": "ruamel-yaml",
+    }
     code = "\n".join(p.read_text() for p in [*(ROOT / "ecglib").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
     found = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE)) - set(sys.stdlib_module_names)
     found = {canonicalize_name(packages.get(name, name)) for name in found if importable(name)} - {"ecglib"}
     assert found - named - {"benchmarks"} == set()
+
+
+CALLED = {"ipykernel": "kernel of the notebooks", "dask": "a backend of joblib", "pytest-xdist": "-n of make test"}
+
+
+def test_every_direct_dependency_is_imported_or_called():
+    files = [
+        p for folder in ("ecglib", "benchmarks", "notebooks", "tests") for p in (ROOT / folder).rglob("*.[pi][yp]*")
+    ]
+    files += [ROOT / "Makefile", ROOT / ".pre-commit-config.yaml"]
+    text = "\n".join(p.read_text() for p in files if p.suffix in (".py", ".ipynb", ".yaml", "") and p != Path(__file__))
+    names = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+    unused = []
+    for requirement in DIRECT:
+        name = re.escape(names.get(requirement.name, requirement.name)).replace("\\-", "[_-]")
+        used = rf"(?:import|from) {name}\b|-m\W+{name}\b|/bin/{name}\b|IN_VENV\) {name}\b"
+        if requirement.name not in CALLED and not re.search(used, text):
+            unused.append(requirement.name)
+    assert [name for name in unused if name != "packaging"] == []  # packaging: of this file
+
+
+def test_every_pin_accepts_every_python_that_make_accepts():
+    """The first and the last minor version, each from its first release: a system's Python is often an old one."""
+    first, last = re.findall(r"3\.(\d+) to 3\.(\d+), git", (ROOT / "Makefile").read_text())[0]
+    assert {f"3.{first}", f"3.{int(last) + 1}"} == set(re.findall(r"[\d.]+", PROJECT["requires-python"]))
+    wrong = []
+    for name in PINS:
+        accepted = SpecifierSet(metadata(name)["Requires-Python"] or "")
+        wrong += [f"{name} on 3.{n}.0" for n in (first, last) if not accepted.contains(f"3.{n}.0")]
+    assert wrong == []
 
 
 def importable(name: str) -> bool:

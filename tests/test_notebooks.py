@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
-from ecglib import execute, pipeline
+from ecglib import checkpoint, cohort, datasets, execute, pipeline, simulate, train
 
 ROOT = pipeline.ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -21,11 +23,12 @@ ENDING = ["What we saw", "What this does not show", "Next"]
 
 # Small numbers over those of params.yaml: a tiny study with every stage, task and method of the real one.
 SMOKE = {
-    "simulate": {"scale": 0.05},
-    "pretrain": {"steps": 4, "batch_size": 8},
-    "probe": {"subsets": 1},
+    "simulate": {"scale": 0.08},
+    "pretrain": {"steps": 6, "warmup": 1, "batch_size": 8, "min_positives": 2},
+    "probe": {"fractions": "0.5,1.0", "seeds": 1, "epochs": 1, "min_steps": 2, "min_positives": 4},
+    "tasks.probe.single": {"label_names": "SR,AFIB,PAC"},
     "external": {"n_resamples": 20},
-    "figures": {"n_resamples": 20},
+    "figures": {"n_resamples": 20, "min_positives": 2},
 }
 
 
@@ -99,6 +102,18 @@ def test_explains_itself(notebook):
     assert words >= 4 * lines, f"{words} words for {lines} lines of code"
 
 
+def found(params: dict, name: str) -> dict:
+    """The dotted section `name` itself, to change."""
+    for part in name.split("."):
+        params = params[part]
+    return params
+
+
+def test_the_small_numbers_stand_for_numbers_of_the_study():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert [f"{name}.{key}" for name, values in SMOKE.items() for key in values if key not in found(params, name)] == []
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """The whole study with the sizes of SMOKE, once: a copy of the tree without git, its data, and `dvc repro`."""
@@ -110,8 +125,8 @@ def study(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, folder)
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in SMOKE.items():
-        params[section] |= values
+    for name, values in SMOKE.items():
+        found(params, name).update(values)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     call(folder, sys.executable, "-m", "ecglib", "generate", "--out", "data", "--params", "simulate")
     call(folder, "dvc", "repro")
@@ -154,5 +169,36 @@ def test_a_forced_rerun_changes_no_hash(study):
     raw = yaml.safe_load((study / "dvc.yaml").read_text())["stages"]
     locked = list(yaml.safe_load(before)["stages"])
     first = [next(name for name in locked if name.split("@")[0] == stage) for stage in raw]  # one of each matrix
-    call(study, "dvc", "repro", "--force", "--single-item", *first)
+    trained = next(name for name in locked if "scratch" in name)
+    call(study, "dvc", "repro", "--force", "--single-item", *dict.fromkeys([*first, trained]))
     assert (study / "dvc.lock").read_text() == before
+
+
+def test_a_pretraining_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    """kill -9 of the stage and of its kernel after the first checkpoint; every file is compared, the page included."""
+    simulate.generate(tmp_path / "data", hospitals=("A",), workers=1, scale=0.03)
+    options = {"options": {"hospital": "A"}, "workers": 1}
+    cohort.pack("A", datasets.get("simulated"), tmp_path / "data", tmp_path / "cohorts/A", **options)
+    out, part = tmp_path / "out", tmp_path / "out.part"
+    words = [sys.executable, "-m", "ecglib", "run", str(ROOT / "notebooks/02_pretraining.ipynb"), "--out", str(out)]
+    given = {"cohort_dir": tmp_path / "cohorts/A", "steps": 60, "warmup": 2, "batch_size": 8, "min_positives": 2}
+    words += [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+    call(ROOT, *words)
+    whole = {p.name: p.read_bytes() for p in out.iterdir()}
+    shutil.rmtree(out)
+
+    stage = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (part / train.CHECKPOINT).exists():
+        assert stage.poll() is None, "it ended without a checkpoint"
+        time.sleep(0.01)
+    processes = [psutil.Process(stage.pid), *psutil.Process(stage.pid).children(recursive=True)]
+    for process in processes:
+        process.kill()
+    stage.wait()
+    psutil.wait_procs(processes)
+    assert (part / train.CHECKPOINT).exists() and not out.exists()
+    done = checkpoint.read(part / train.CHECKPOINT)[1]["step"]
+
+    shown = [int(step) for step in re.findall(r"'step': (\d+)", call(ROOT, *words))]
+    assert shown and min(shown) > done > 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == whole and not part.exists()

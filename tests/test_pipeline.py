@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from ecglib import pipeline
-from ecglib.__main__ import arguments
+from ecglib.__main__ import arguments, main
 from ecglib.signals import EcgError
 
 ROOT = pipeline.ROOT
@@ -81,6 +82,15 @@ def test_closure_covers_what_python_loads(room):
     assert loaded - empty <= set(pipeline.closure(f"import ecglib.{room}"))
 
 
+def test_a_command_needs_what_its_function_imports():
+    page, pack = (
+        pipeline.needs(arguments(words)) for words in (["report"], "pack A --dataset ludb --root d --out o".split())
+    )
+    assert {f"ecglib/{room}.py" for room in ("study", "plots", "look", "report", "predictions")} <= set(page)
+    assert {f"ecglib/{room}.py" for room in ("cohort", "packing", "preprocess", "datasets/ludb")} <= set(pack)
+    assert not {f"ecglib/{room}.py" for room in ("study", "train", "datasets/simulated")} & set(pack)
+
+
 @pytest.fixture(scope="module")
 def listed() -> dict[str, list[str]]:
     assert Path.cwd() == ROOT, "run pytest in the repository's top folder"
@@ -112,7 +122,11 @@ def test_a_stage_names_its_parameters_its_result_and_existing_inputs(stage):
     content = STAGES[stage]
     words = shlex.split(content["cmd"])
     sections = [words[i + 1] for i, word in enumerate(words) if word == "--params"]
-    assert content.get("params", []) == sections and all(section in PARAMS for section in sections)
+    listed = content.get("params", [])
+    assert [p for p in listed if not any(within(s, p) for s in sections)] == []
+    assert [s for s in sections if not any(within(s, p) for p in listed)] == []
+    for section in expanded(content, sections):
+        assert pipeline.section(ROOT / "params.yaml", section), section
     (out,) = content["outs"]
     assert out.startswith("results/") and words[words.index("--out") + 1] == out
     made = [out for other in STAGES.values() for out in expanded(other, other["outs"])]
@@ -121,6 +135,21 @@ def test_a_stage_names_its_parameters_its_result_and_existing_inputs(stage):
             assert any(out == dep or out.startswith(f"{dep}/") for out in made), f"no stage makes {dep}"
         elif dep.startswith(CODE):
             assert (ROOT / dep).exists(), dep
+
+
+def within(section: str, listed: str) -> bool:
+    """Whether the dotted `section` is `listed` or a part of it."""
+    return f"{section}.".startswith(f"{listed}.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_every_folder_that_its_command_reads(stage):
+    content = STAGES[stage]
+    deps = [ROOT / dep for dep in expanded(content, content["deps"])]
+    for command in expanded(content, [content["cmd"]]):
+        words = shlex.split(command)
+        for place in pipeline.inputs(arguments(words[words.index("ecglib") + 1 :])):
+            assert any(place == d or place in d.parents or d in place.parents for d in deps), f"{place}: {command}"
 
 
 def expanded(stage: dict, paths: list[str]) -> list[str]:
@@ -207,22 +236,104 @@ def test_the_real_study_repeats_only_what_has_changed(tree, ran, capsys):
     assert again() == ["pack", "report"]
 
 
-def test_the_real_study_names_a_missing_folder(tree):
+def test_the_real_study_sees_a_change_behind_a_parameter(tree, ran):
+    """The notebook's paths count as inputs, listed or not, given or a default, one or several."""
+    cells = [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": [NOTEBOOK]}]
+    (tree / "notebooks").mkdir()
+    (tree / "notebooks/a.ipynb").write_text(json.dumps({"cells": cells}))
+    for name in ("kept", "one", "two", "left"):
+        (tree / "results" / name).mkdir(parents=True)
+        (tree / "results" / name / "x").write_text("1")
+    args = arguments(
+        ["run", "notebooks/a.ipynb", "-p", "several=../results/one,../results/two", "--out", "results/out"]
+    )
+
+    def mark() -> str:
+        return pipeline._mark({"cmd": "run"}, args, tree / "data")
+
+    before = mark()
+    for name in ("kept", "one", "two"):
+        (tree / "results" / name / "x").write_text("2")
+        assert mark() != before, name
+        (tree / "results" / name / "x").write_text("1")
+    (tree / "results/left/x").write_text("2")
+    (tree / "results/one/.hidden").write_text("2")
+    assert mark() == before
+
+
+NOTEBOOK = """kept = "../results/kept"
+several = ""
+out_dir = "../results/scratch/left"
+"""
+
+
+def test_the_real_study_leaves_out_its_own_result(tree):
+    args = arguments(["report", "--results", "results/real", "--out", "results/real/report"])
+    (tree / "results/real/report").mkdir(parents=True)
+    (tree / "results/real/x").write_text("1")
+    before = pipeline._mark({"cmd": "report"}, args, tree / "data")
+    (tree / "results/real/report/index.html").write_text("1")
+    assert pipeline._mark({"cmd": "report"}, args, tree / "data") == before
+    (tree / "results/real/x").write_text("2")
+    assert pipeline._mark({"cmd": "report"}, args, tree / "data") != before
+
+
+def test_the_real_study_names_what_is_missing_before_the_first_stage(tree, ran):
     with pytest.raises(EcgError, match="no such folder"):
         pipeline.real(tree / "nowhere", tree / "params.yaml", arguments)
+    (tree / "data/raw").unlink()
+    with pytest.raises(EcgError, match="no raw.*PhysioNet"):
+        pipeline.real(tree / "data", tree / "params.yaml", arguments)
+    (tree / "data/raw").write_text("1")
+    params = yaml.safe_load((tree / "params.yaml").read_text())
+    params["real"]["stages"]["second"]["deps"].append("results/pretrain/twelve-supervised")
+    (tree / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(EcgError, match="not there yet: results/pretrain/twelve-supervised.*make repro"):
+        pipeline.real(tree / "data", tree / "params.yaml", arguments)
+    assert ran == []
 
 
 def test_the_real_study_has_stages_whose_parameters_exist(monkeypatch):
+    """And whose inputs are made by an earlier stage, by `make repro`, or lie in DATA."""
     monkeypatch.chdir(ROOT)
+    data, made = ROOT / "nowhere", [ROOT / out for stage in STAGES.values() for out in expanded(stage, stage["outs"])]
     for name, stage in PARAMS["real"]["stages"].items():
-        args = arguments(shlex.split(stage["cmd"]))
+        args = arguments([word.replace("{data}", str(data)) for word in shlex.split(stage["cmd"])])
         assert args.out.startswith("results/real/"), name
         assert pipeline.needs(args), name
+        for place in pipeline._places(stage, args, data):
+            known = data in place.parents or any(place == m or place in m.parents for m in made)
+            assert known, f"{name}: {place}"
+        made.append(ROOT / args.out)
+
+
+def test_the_real_study_ends_with_its_tables_and_where_things_are(tmp_path, monkeypatch, capsys):
+    rows = [
+        {"task": task, "split": "test", "encoder": "random", "mode": "linear", "fraction": fraction, "label": "macro"}
+        | {"metric": "auroc", "point": 0.5 + fraction / 8, "low": 0.4, "high": 0.9, "cohort": task}
+        | {"n_records": 5, "n_patients": 4, "n_labels": 3}
+        for task in ("ptbxl", "cinc2017")
+        for fraction in (0.01, 0.1, 1.0)
+    ]
+    (tmp_path / "results/real/figures").mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(tmp_path / "results/real/figures/scores.csv")
+    monkeypatch.setattr(pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(pipeline, "real", lambda *_: None)
+    assert main(["real", "--data", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("0.625 (0.400 to 0.900)") == 2 and "cinc2017, 5 test records" in shown
+    assert "results/real/report/index.html" in shown
 
 
 def test_an_unknown_section_lists_the_sections():
     with pytest.raises(EcgError, match="no section 'pretrian'.*pretrain"):
         pipeline.section(ROOT / "params.yaml", "pretrian")
+
+
+def test_an_unknown_parameter_of_the_simulator_lists_the_valid_ones(tmp_path, capsys):
+    assert main(["generate", "--out", str(tmp_path / "data"), "-p", "sede=1"]) == 2
+    assert re.search(r"no parameter sede.*hospitals, workers, seed, scale", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
 
 
 # A DVC remote.
