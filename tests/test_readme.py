@@ -1,5 +1,6 @@
 """The README says what the results say."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -61,3 +62,14 @@ def test_the_committed_readme_says_what_the_results_say(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "README.md", tmp_path)
     assert readme.update(ROOT / "results", tmp_path) == []
+
+
+def test_every_room_and_every_link_is_there():
+    rooms = (ROOT / "docs/library.md").read_text()
+    names = {p.stem for p in (ROOT / "ecglib").glob("*.py")} | {
+        f"{p.parent.name}/" for p in ROOT.glob("ecglib/*/__init__.py")
+    }
+    assert [name for name in sorted(names - {"__init__"}) if f"`{name}`" not in rooms] == []
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
