@@ -232,6 +232,9 @@ def _merged(outputs: list) -> list:
             last["text"] = "".join(last["text"]) + "".join(output["text"])
         else:
             kept.append(output)
+    for output in kept:
+        if output["output_type"] == "stream":  # one piece or several: the same form
+            output["text"] = "".join(output["text"]).splitlines(keepends=True)
     return kept
 
 
