@@ -8,8 +8,8 @@ IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
 
-repro: .venv/.ready data  ## the whole study: data, every stage of dvc.yaml, report
-	@$(IN_VENV) dvc repro
+repro: .venv/.ready data  ## the whole study: data, every stage of dvc.yaml, report (JOBS=4: stages at once)
+	@$(IN_VENV) $(PYTHON) -m ecglib repro
 	@$(PYTHON) -m ecglib where
 
 test: .venv/.ready  ## all tests

@@ -46,13 +46,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     report = command("report", "write the overview page and the scores", out="results/report")
     report.add_argument("--results", default="results", help="folder with the results of the stages")
+    command("repro", "run all stages that have changed, several side by side")
     command("real", "the same study on real recordings").add_argument("--data", required=True, type=Path)
     deps = command("deps", "the files that each stage of dvc.yaml must list")
     deps.add_argument("--write", action="store_true", help="put them into dvc.yaml")
     command("readme", "put the results into README.md and docs/")
     command("where", "where report, figures and result table are").add_argument("--results", default="results")
     command("lab", "open JupyterLab in the environment of the study").add_argument("options", nargs="*")
-    for wing in pipeline.WINGS:
+    command("objectives", "list the pretraining methods: paper, encoder, size, memory, records/s on this machine")
+    for wing in ("datasets", "encoders"):
         command(wing, f"list the {wing}")
     return top
 
@@ -124,10 +126,25 @@ def report(args) -> None:
     study.build(Path(args.results), Path(args.out))
 
 
-def real(args) -> None:
-    from ecglib import readme
+def repro(args) -> None:
+    from ecglib import schedule
 
-    pipeline.real(args.data, PARAMS, arguments)
+    schedule.repro(pipeline.ROOT, schedule.workers())
+
+
+def objectives(args) -> None:
+    import yaml
+
+    from ecglib import overview
+
+    methods = yaml.safe_load(PARAMS.read_text())["methods"]
+    print(overview.table(methods).to_string(index=False))
+
+
+def real(args) -> None:
+    from ecglib import readme, real, schedule
+
+    real.run(args.data, PARAMS, arguments, schedule.workers())
     shown = [("ptbxl", readme.efficiency), ("ptbxl", readme.transfer), ("cinc2017", readme.efficiency)]
     tables = [(task, table(pipeline.ROOT / "results/real", task)) for task, table in shown]
     print("", *(f"{task}\n\n{text}\n" for task, text in tables if text), sep="\n")
@@ -136,7 +153,8 @@ def real(args) -> None:
 
 def deps(args) -> None:
     if args.write:
-        print("changed:", ", ".join(pipeline.write_stages(arguments)) or "nothing")
+        new = [f"method {name}" for name in pipeline.write_methods()]
+        print("changed:", ", ".join(new + pipeline.write_stages(arguments)) or "nothing")
         return
     for stage, files in pipeline.stages(arguments).items():
         print(f"  {stage}:", "    deps:", *(f"      - {file}" for file in files), sep="\n")
@@ -169,7 +187,7 @@ def main(words: list[str]) -> int:
     """Run one command, which is the function of that name; bad input prints one line and returns 2."""
     try:
         args = arguments(words)
-        function = names if args.command in pipeline.WINGS else globals()[args.command]
+        function = names if args.command in ("datasets", "encoders") else globals()[args.command]
         function(args)
     except EcgError as error:
         print(f"error: {error}", file=sys.stderr)

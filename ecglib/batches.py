@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from ecglib import preprocess
+from ecglib.labels import PRESENT
 from ecglib.signals import EcgError
 
 CACHE_BYTES = 2**31  # a profiled data set up to this size is kept in memory
@@ -19,7 +20,8 @@ class Batch(NamedTuple):
     x: float32 (batch, lead, time), after the data's preprocessing profile; lead_mask: bool (batch, lead), False = the
     lead is missing and zero; patient_id: int64 (batch,), equal where the patient is; meta: name -> float32 (batch,),
     NaN where unknown (sex: 1 male, 0 female); text: the reports, "" where there is none; labels: int8 (batch, label)
-    states of ecglib.labels (0 absent, 1 present, 2 possible, -1 unknown) or None.
+    states of ecglib.labels (0 absent, 1 present, 2 possible, -1 unknown) or None; peaks: int64 (batch, n) R peaks as
+    samples of x, found when the corpus was packed, padded with -1.
     """
 
     x: torch.Tensor
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
     meta: dict[str, torch.Tensor]
     text: list[str]
     labels: torch.Tensor | None
+    peaks: torch.Tensor | None = None
 
 
 class CohortData:
@@ -35,7 +38,8 @@ class CohortData:
 
     rows: row numbers of the cohort; leads: names, in the encoder's order (default: all of the cohort); profile: a
     `preprocess.Profile` or its name, None = raw mV; labels: label columns to deliver; meta: numeric columns of the
-    records to deliver, "sex" included. Whatever fits into memory is profiled once, larger sets batch by batch.
+    records to deliver, "sex" included, all NaN where the cohort lacks one. `texts`: the reports of all rows. What fits
+    into memory is profiled once, larger sets batch by batch.
     """
 
     def __init__(self, cohort, rows, leads=None, profile="study", labels=None, meta=()):
@@ -47,8 +51,9 @@ class CohortData:
         table = cohort.records.iloc[self.rows]
         self.record_ids = table["record_id"].astype(str).to_numpy()
         self._patients = torch.from_numpy(pd.factorize(table["patient_id"])[0].astype(np.int64))
-        self._text = table["report"].fillna("").astype(str).tolist() if "report" in table else [""] * len(table)
-        self._meta = {name: torch.from_numpy(_numeric(table[name], name)) for name in self.meta}
+        self.texts = table["report"].fillna("").astype(str).tolist() if "report" in table else [""] * len(table)
+        self._meta = {name: torch.from_numpy(_numeric(table, name)) for name in self.meta}
+        self._peaks = self._padded_peaks()
         self._mask = torch.from_numpy(np.array(cohort.lead_mask(self.rows, self.leads), bool))
         self._states = None
         if self.labels is not None:
@@ -57,6 +62,11 @@ class CohortData:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def fs(self) -> float:
+        """Rate of the delivered signals, Hz."""
+        return (self.profile and self.profile.fs) or self.cohort.fs
 
     def signals(self, index: np.ndarray) -> torch.Tensor:
         """Profiled signals of positions `index` (not cohort rows): float32 (n, lead, time); missing leads are zeros."""
@@ -77,8 +87,40 @@ class CohortData:
         """Batch of positions `index` (0 .. len - 1)."""
         states = None if self._states is None else self._states[index]
         meta = {name: values[index] for name, values in self._meta.items()}
-        text = [self._text[i] for i in index]
-        return Batch(self.signals(index), self._mask[index], self._patients[index], meta, text, states)
+        text = [self.texts[i] for i in index]
+        peaks = self._peaks[index]
+        return Batch(self.signals(index), self._mask[index], self._patients[index], meta, text, states, peaks)
+
+    def _padded_peaks(self) -> torch.Tensor:
+        found = [self.cohort.peaks(row) for row in self.rows]
+        rate = self.fs / self.cohort.fs
+        out = torch.full((len(found), max(map(len, found))), -1)
+        for line, peaks in zip(out, found, strict=True):
+            line[: len(peaks)] = torch.from_numpy(np.round(peaks * rate).astype(np.int64))
+        return out
+
+
+def pooled(cohorts, splits, leads=None, *, profile="study", labels=None, meta=(), normal: bool = False):
+    """Training data of several cohorts: CohortData, or JointData of them.
+
+    splits: of each cohort the splits to use, joined by "+" ("pretrain+train"); leads: names, default those of the first
+    cohort; normal: only records whose NORM is present. Raises EcgError where the numbers of cohorts and splits differ
+    or no record is left.
+    """
+    if len(cohorts) != len(splits):
+        raise EcgError(f"{len(cohorts)} cohorts, {len(splits)} splits", field="split", fix="name one for each cohort")
+    leads, parts = tuple(leads or cohorts[0].leads), []
+    for cohort, names in zip(cohorts, splits, strict=True):
+        rows = np.sort(np.concatenate([cohort.rows(name) for name in names.split("+")]))
+        if normal:
+            there = "NORM" in cohort.labels.columns
+            rows = rows[cohort.states(["NORM"], rows)[:, 0] == PRESENT] if there else rows[:0]
+        parts += [CohortData(cohort, rows, leads, profile, labels, meta)] if len(rows) else []
+    if not parts:
+        raise EcgError(
+            "no record is left to train on", field="split", fix="check splits, and NORM where it is asked for"
+        )
+    return parts[0] if len(parts) == 1 else JointData(*parts)
 
 
 class JointData:
@@ -87,9 +129,12 @@ class JointData:
     def __init__(self, *parts):
         self.parts, sizes = parts, [len(part) for part in parts]
         self.record_ids = np.concatenate([part.record_ids for part in parts])
+        self.texts = [text for part in parts for text in part.texts]
+        self.labels, self.meta, self.profile = parts[0].labels, parts[0].meta, parts[0].profile
+        self.fs = parts[0].fs
         self._part = np.repeat(np.arange(len(parts)), sizes)
         self._start = np.cumsum([0, *sizes])
-        for field in ("labels", "meta"):
+        for field in ("labels", "meta", "fs"):
             if any(getattr(part, field) != getattr(parts[0], field) for part in parts):
                 raise EcgError(f"the cohorts differ in {field}", field=field, fix="name the same ones for all")
 
@@ -107,10 +152,15 @@ class JointData:
         meta = {name: torch.cat([b.meta[name] for b in batches])[back] for name in batches[0].meta}
         labels = None if batches[0].labels is None else torch.cat([b.labels for b in batches])[back]
         x, mask, patient = (torch.cat([b[i] for b in batches])[back] for i in range(3))
-        return Batch(x, mask, patient, meta, [text[i] for i in back], labels)
+        width = max(b.peaks.shape[1] for b in batches)
+        padded = [torch.nn.functional.pad(b.peaks, (0, width - b.peaks.shape[1]), value=-1) for b in batches]
+        return Batch(x, mask, patient, meta, [text[i] for i in back], labels, torch.cat(padded)[back])
 
 
-def _numeric(column: pd.Series, name: str) -> np.ndarray:
+def _numeric(table: pd.DataFrame, name: str) -> np.ndarray:
+    if name not in table:
+        return np.full(len(table), np.nan, np.float32)
+    column = table[name]
     if name == "sex":
         column = column.map({"female": 0.0, "male": 1.0})
     return pd.to_numeric(column).to_numpy(np.float32)

@@ -22,7 +22,7 @@ from ecglib.signals import EcgError
 # Floating-point sums depend on the number of threads and on the vector width of the processor. Both are fixed here, at
 # what every x86 machine of the last ten years has (AVX2), before numpy and torch are loaded: they read these variables
 # once, at import. ECGLIB_THREADS=16 uses more cores, at the price of other last digits.
-_THREADS = os.environ.get("ECGLIB_THREADS", "2")
+_THREADS = os.environ.get("ECGLIB_THREADS", "1")  # stages run side by side: one thread each wastes nothing
 ENVIRONMENT = {
     "OMP_NUM_THREADS": _THREADS,
     "OMP_DYNAMIC": "FALSE",

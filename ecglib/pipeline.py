@@ -1,4 +1,4 @@
-"""What a stage of the study depends on, and a small runner for the same study on real recordings.
+"""What a stage of the study depends on.
 
 dvc.yaml lists for every stage its notebook and exactly the modules behind it; `closure` computes that list from the
 source text, so that a change of a plot does not train anything again. The command line and `execute` are left out:
@@ -10,11 +10,10 @@ import hashlib
 import json
 import os
 import shlex
-import subprocess
-import sys
+from contextlib import contextmanager
 from pathlib import Path
 
-from ecglib import execute
+from ecglib import execute, objectives, wings
 from ecglib.signals import EcgError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +40,7 @@ def closure(code: str, strings=()) -> list[str]:
                 found.add(path)
                 queue.append((path.read_text(), _package(path)))
     tables = {table for path in found for table in _tables(path)}
-    return sorted(str(p.relative_to(ROOT)) for p in {p for p in found if not _empty(p)} | tables)
+    return sorted(os.path.relpath(p, ROOT) for p in {p for p in found if not _empty(p)} | tables)
 
 
 def _package(path: Path) -> str:
@@ -73,7 +72,7 @@ def _files(name: str) -> list[Path]:
 
 def _wing(wing: str, named: set, found: set) -> list[Path]:
     folder = ROOT / "ecglib" / wing
-    members = sorted(p for p in folder.glob("*.py") if p.name != "__init__.py")
+    members = sorted(p for f in wings.folders([folder], wing) for p in Path(f).glob("*.py") if p.name != "__init__.py")
     if folder / "__init__.py" not in found:
         return []
     chosen = [p for p in members if p.stem in named]
@@ -85,9 +84,11 @@ def _strings(tree) -> set[str]:
 
 
 def _built(tree) -> set[str]:
-    """Names given as text to calls like encoders.build("net1d") and datasets.get("ludb")."""
+    """Names given as text to calls like encoders.build("net1d") and datasets.get("ludb"), and the constant ENCODER."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    return {text for call in calls if call.func.attr in ("build", "get") for text in map(_text, call.args[:1]) if text}
+    built = {text for call in calls if call.func.attr in ("build", "get") for text in map(_text, call.args[:1]) if text}
+    stated = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "ENCODER"]
+    return built | {_text(node.value) for node in stated}
 
 
 def _text(node) -> str:
@@ -200,83 +201,55 @@ def _template(file: str, matrix: dict) -> str:
     return file
 
 
+def write_methods(root: Path = ROOT) -> list[str]:
+    """Give every objective its section of params.yaml and its place in the matrices of dvc.yaml; returns the new ones.
+
+    One that starts from another's artefact is pretrained second; what is only such a start is not probed.
+    """
+    from dvc.utils.serialize import modify_yaml
+
+    names = objectives.names()
+    later = {name: objectives.fact(name, "FIRST") for name in names}
+    with modify_yaml(str(root / "params.yaml")) as params:
+        new = [name for name in names if name not in params["methods"]]
+        params["methods"].update({name: {} for name in new})
+    wanted = {
+        "pretrain": [name for name in names if not later[name]],
+        "pretrain-second": [name for name in names if later[name]],
+        "probe": [name for name in names if name not in later.values()],
+    }
+    with _edited(root / "dvc.yaml") as text:
+        for stage, members in wanted.items():
+            there = text["stages"][stage]["matrix"]["objective"]
+            there[:] = [n for n in there if n in members] + [n for n in members if n not in there]
+    return new
+
+
 def write_stages(parse, root: Path = ROOT) -> list[str]:
     """Put the computed files into the deps of dvc.yaml, keeping everything else; returns the stages that changed."""
-    from ruamel.yaml import YAML
-
-    yaml, path, changed = YAML(), root / "dvc.yaml", []
-    yaml.width, yaml.preserve_quotes = 200, True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    text = yaml.load(path.read_text())
-    for name, files in stages(parse, root).items():
-        deps = text["stages"][name]["deps"]
-        wanted = files + [d for d in deps if not d.startswith(("ecglib/", "notebooks/"))]
-        if list(deps) != wanted:
-            deps[:] = wanted
-            changed.append(name)
-    with path.open("w") as file:
-        yaml.dump(text, file)
+    changed = []
+    with _edited(root / "dvc.yaml") as text:
+        for name, files in stages(parse, root).items():
+            deps = text["stages"][name]["deps"]
+            wanted = files + [d for d in deps if not d.startswith(("ecglib/", "notebooks/"))]
+            if list(deps) != wanted:
+                deps[:] = wanted
+                changed.append(name)
     return changed
 
 
-def real(data: Path, file: Path, parse) -> None:
-    """Run the stages of section `real.stages` of params.yaml on the recordings under the folder `data`.
+@contextmanager
+def _edited(path: Path):
+    """The content of a YAML file to change in place; comments and style stay."""
+    from ruamel.yaml import YAML
 
-    A stage whose command, code, parameters and input files are those of its last good run is skipped. `parse`: as in
-    `stages`. Raises EcgError for what is missing, before the first stage, and for a stage that fails.
-    """
-    import yaml
-
-    data = Path(data).resolve()
-    if not data.is_dir():
-        raise EcgError("no such folder", file=data, field="DATA", fix="name the folder that holds the corpora")
-    listed = yaml.safe_load(Path(file).read_text())["real"]["stages"]
-    words = {name: [w.replace("{data}", str(data)) for w in shlex.split(s["cmd"])] for name, s in listed.items()}
-    parsed = {name: parse(command) for name, command in words.items()}
-    _demand([(_places(stage, parsed[name], data), parsed[name].out) for name, stage in listed.items()], data)
-    for number, (name, stage) in enumerate(listed.items(), 1):
-        stamp = ROOT / "results/real/.stamps" / name
-        mark = _mark(stage, parsed[name], data)
-        if (ROOT / parsed[name].out).exists() and stamp.exists() and stamp.read_text() == mark:
-            print(f"({number}/{len(listed)}) {name}: nothing has changed", flush=True)
-            continue
-        print(f"({number}/{len(listed)}) {name}", flush=True)
-        stamp.unlink(missing_ok=True)
-        if subprocess.run([sys.executable, "-m", "ecglib", *words[name]], cwd=ROOT).returncode:
-            raise EcgError(f"stage {name} failed", fix="mend it and call again: finished stages are not repeated")
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        execute.write(stamp, mark)
-
-
-def _places(stage: dict, args, data: Path) -> list[Path]:
-    """Input files and folders of a stage: those it lists and those its command reads."""
-    listed = {Path(os.path.normpath(ROOT / dep.replace("{data}", str(data)))) for dep in stage.get("deps", [])}
-    return sorted(listed | set(inputs(args)))
-
-
-def _demand(stages: list[tuple[list[Path], str]], data: Path) -> None:
-    """Raise EcgError that names every input which is not there and which no earlier stage makes."""
-    made, lost = [], []
-    for places, out in stages:
-        found = [p for p in places if p.exists() or any(p == m or p in m.parents or m in p.parents for m in made)]
-        lost += [place for place in places if place not in {*found, *lost}]
-        made.append(ROOT / out)
-    raw = [os.path.relpath(place, data) for place in lost if data in (place, *place.parents)]
-    if raw:
-        fix = "put it there as PhysioNet publishes it, or take its stages out of params.yaml"
-        raise EcgError(f"there is no {', no '.join(raw)}", file=data, field="DATA", fix=fix)
-    if names := ", ".join(os.path.relpath(place, ROOT) for place in lost):
-        raise EcgError(f"not there yet: {names}", fix="run `make repro` first: the encoders come from it")
-
-
-def _mark(stage: dict, args, data: Path) -> str:
-    """Fingerprint of all that a stage's result depends on. Raw recordings count by name, size and time of change."""
-    values = [stage["cmd"], json.dumps(getattr(args, "given", {}), sort_keys=True, default=str)]
-    values += [line for name in needs(args) for line in [name, *fingerprint(ROOT / name, content=True)]]
-    places = _places(stage, args, data)
-    for place in (p for p in places if not set(p.parents) & set(places)):  # those inside another count with it
-        values += fingerprint(place, content=data not in (place, *place.parents), without=ROOT / args.out)
-    return hashlib.sha256("\0".join(values).encode()).hexdigest()
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 200, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = yaml.load(path.read_text())
+    yield text
+    with path.open("w") as file:
+        yaml.dump(text, file)
 
 
 def fingerprint(place: Path, *, content: bool, without: Path | None = None) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ecglib import checkpoint, encoders
+from ecglib import checkpoint, encoders, objectives
 from ecglib.batches import CohortData as CohortData
 from ecglib.batches import JointData as JointData
 from ecglib.batches import positions, to_device
@@ -62,8 +62,9 @@ def fit(
     or a function objective -> metrics with "val_score" (higher is better), called every `val_every` steps and at the
     end; select="best" keeps the weights of the best val_score. precision "auto": bf16-mixed on a GPU, else float32.
     devices and strategy are Fabric's. progress: function called with each history row.
-    out_dir gets encoder.safetensors, encoder.json and history.csv (no wall times in them); checkpoints lie in
-    checkpoint_dir (default: out_dir) until the end. A rerun with the same arguments continues from the last one.
+    out_dir gets encoder.safetensors, encoder.json, objective.safetensors (its other parts) and history.csv (no wall
+    times in them); checkpoints lie in checkpoint_dir (default: out_dir) until the end. A rerun with the same arguments
+    continues from the last one.
     Returns the history (step, loss, logs, lr, val metrics); the trained weights are in `objective`.
     Raises EcgError for a loss or gradient that is not finite (naming the records of the batch), for a validation score
     that is not while select="best", and for arguments that do not fit.
@@ -99,6 +100,7 @@ def _fit(objective, data, out_dir: Path, val, progress, options: dict) -> pd.Dat
     fabric.barrier()
     if fabric.global_rank == 0:
         encoders.save(objective.encoder, out_dir, objective=objective.config, steps=options["steps"])
+        objectives.save(objective, out_dir)
         checkpoint.write_atomic(out_dir / "history.csv", history.to_csv(index=False).encode())
         path.unlink()
     fabric.barrier()

@@ -14,7 +14,7 @@ MAX_FILE, MAX_FUNCTION = 300, 40  # lines
 # Lower floors first. On one floor a module may import those before it. "x/" is a wing: one file per entry, found by
 # name, whose files import neither each other nor another wing of their floor.
 FLOORS = [
-    ["signals", "resampling", "metrics", "labels"],
+    ["signals", "wings", "resampling", "metrics", "labels"],
     [
         "wfdb_io",
         "simulate/",
@@ -23,6 +23,16 @@ FLOORS = [
         "beats",
         "quality",
         "augment",
+        "noise",
+        "noisebank",
+        "masking",
+        "layers",
+        "teacher",
+        "contrast",
+        "quantise",
+        "text",
+        "glossary",
+        "beatwords",
         "splits",
         "checkpoint",
         "windows",
@@ -30,7 +40,7 @@ FLOORS = [
     ["datasets/", "encoders/"],
     ["packing", "audit", "cohort", "batches", "objectives/"],
     ["train"],
-    ["classifiers", "probe"],
+    ["classifiers", "probe", "zeroshot", "bias", "robustness"],
     [
         "look",
         "clinical",
@@ -42,7 +52,10 @@ FLOORS = [
         "study",
         "readme",
         "execute",
+        "schedule",
         "pipeline",
+        "real",
+        "overview",
         "__main__",
     ],
 ]

@@ -1,12 +1,9 @@
 """One contract for all encoders; exact parameter counts; the function of the published networks."""
 
-import hashlib
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from conformance import fill, records
 from torch import nn
 
 from ecglib import encoders
@@ -149,74 +146,30 @@ def test_an_odd_length_meets_a_literal_zero_in_the_shortcut():
     assert (shortcut[0, :4] == 0).all() and (shortcut[0, 12:] == 0).all()
 
 
-# Published networks: recipe of the conformance packs.
-
-
-def fill(key, shape):
-    """Value of a tensor of a conformance pack: by its name alone."""
-    generator = np.random.Generator(
-        np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
-    )
-    if key.endswith("bias"):
-        return torch.from_numpy((0.02 * generator.standard_normal(shape)).astype(np.float32))
-    s = list(shape)
-    while len(s) > 1 and s[0] == 1:
-        s = s[1:]
-    fan_in = int(np.prod(s[1:])) if len(s) > 1 else s[0]
-    return torch.from_numpy((generator.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32))
-
-
-# P Q R S T: height (mV), offset from the beat (s), width (s)
-WAVES = [(0.12, -0.16, 0.022), (-0.10, -0.03, 0.010), (1.00, 0.00, 0.012), (-0.25, 0.03, 0.012), (0.30, 0.26, 0.050)]
-
-
-def pseudo_ecg(seed, rr, b0, fs, n):
-    t = np.arange(n) / fs
-    x, j = np.zeros((12, n)), 0
-    lead = np.arange(12)[:, None]
-    while b0 + j * rr < n / fs + rr:
-        beat = b0 + j * rr + 0.02 * np.sin(1.3 * j)
-        for w, (height, offset, width) in enumerate(WAVES):
-            x += (
-                (0.35 + 0.65 * np.cos(0.5 * lead + 0.8 * w))
-                * height
-                * np.exp(-0.5 * ((t - beat - offset) / width) ** 2)
-            )
-        j += 1
-    x += 0.05 * np.sin(2 * np.pi * 0.31 * t + 0.4 * lead)
-    return x + 0.03 * np.random.Generator(np.random.PCG64(seed)).standard_normal((12, n))
-
-
 # clef_large (1.2 GB) has the same code with other numbers; its relative error is 2.8e-7, checked by hand.
 PACKS = [("ecgfounder_12lead", "ecgfounder", 12), ("ecgfounder_1lead", "ecgfounder", 1),
          ("clef_small", "clef_small", 1), ("clef_medium", "medium", 1)]  # fmt: skip
 
 
-@pytest.mark.parametrize("pack, size, n_leads", PACKS)
-def test_net1d_computes_the_published_function(pack, size, n_leads, real_data):
-    folder = real_data.parent / "conformance" / pack
-    if not folder.is_dir():
-        pytest.skip(f"no conformance pack {folder}")
-    keys = pd.read_csv(folder / "keys.csv").set_index("key")["shape"]
+@pytest.mark.parametrize("name_, size, n_leads", PACKS)
+def test_net1d_computes_the_published_function(name_, size, n_leads, pack):
+    found = pack(name_)
     with torch.device("meta"):
         encoder = net1d.Encoder(n_leads, **net1d.SIZES[size])
     names = {ours: net1d.published_key(ours) for ours in encoder.state_dict()}
-    left = [k for k in keys.index if k not in names.values() and "bn" not in k]
+    left = [k for k in found.shapes if k not in names.values() and "bn" not in k]
     assert left in ([], ["dense.weight", "dense.bias"])
-    assert {k: "x".join(map(str, v.shape)) for k, v in encoder.state_dict().items()} == {
-        k: keys[v] for k, v in names.items()
+    assert {k: tuple(v.shape) for k, v in encoder.state_dict().items()} == {
+        k: found.shapes[v] for k, v in names.items()
     }
     encoder = encoder.to_empty(device="cpu")
     encoder.load_state_dict({k: fill(names[k], v.shape) for k, v in encoder.state_dict().items()})
-    records = [pseudo_ecg(1001 + r, 0.83 + 0.09 * r, 0.31 + 0.05 * r, 500, 5000)[:n_leads] for r in range(2)]
-    x = np.stack([(r - r.mean()) / (r.std() + 1e-8) for r in records]).astype(np.float32)
-    check = json.loads((folder / "manifest.json").read_text())["input_check_A"]
-    np.testing.assert_allclose(x[0, 0, :5], check["record0_row0_first5"], rtol=1e-6)
+    x = records(500, 5000)[:, :n_leads]
+    x = np.stack([(r - r.mean()) / (r.std() + 1e-8) for r in x]).astype(np.float32)
+    np.testing.assert_allclose(x[0, 0, :5], found.manifest["input_check_A"]["record0_row0_first5"], rtol=1e-6)
     with torch.inference_mode():
         z = encoder(torch.from_numpy(x))
-        outputs = {"output_A.npy": z}
+        found.assert_equal(z, "output_A.npy")
         if left:
-            outputs["logits_A.npy"] = z @ fill("dense.weight", (150, 1024)).T + fill("dense.bias", (150,))
-    for file, ours in outputs.items():
-        theirs = np.load(folder / file)
-        assert (np.linalg.norm(ours.numpy() - theirs, axis=1) <= 1e-4 * np.linalg.norm(theirs, axis=1)).all()
+            head = fill("dense.weight", (150, 1024)), fill("dense.bias", (150,))
+            found.assert_equal(z @ head[0].T + head[1], "logits_A.npy")

@@ -77,7 +77,7 @@ def test_fit_leaves_three_files_with_the_same_bytes_each_time(data, tmp_path):
         torch.rand(1)  # the caller's generator has no influence
         train.fit(toy(lead_dropout=0.2, shift=True), data, tmp_path / folder, steps=4, batch_size=8, checkpoint_every=1)
     one, two = files(tmp_path / "one"), files(tmp_path / "two")
-    assert sorted(one) == ["encoder.json", "encoder.safetensors", "history.csv"] and one == two
+    assert sorted(one) == ["encoder.json", "encoder.safetensors", "history.csv", "objective.safetensors"] and one == two
     assert list(pd.read_csv(tmp_path / "one/history.csv").columns) == ["step", "loss", "known", "lr"]
     assert json.loads(one["encoder.json"])["info"]["objective"]["objective"] == "supervised"
 

@@ -11,28 +11,26 @@ A file `datasets/<name>.py` has
 `records` lists what the corpus tables list: a missing signal file shows when it is read.
 """
 
-import importlib
-import pkgutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ecglib import wfdb_io
+from ecglib import wfdb_io, wings
 from ecglib.signals import EcgError, Recording, canonical
+
+__path__ = wings.folders(__path__, "datasets")
 
 
 def names() -> list[str]:
-    """Names of the datasets there are: the files beside this one."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """Names of the datasets there are."""
+    return wings.names(__path__)
 
 
 def get(name: str):
     """Return the module of a dataset; raises EcgError that lists the valid names."""
-    if name not in names():
-        raise EcgError(f"unknown dataset {name!r}", field="dataset", fix=f"use one of {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return wings.find(__name__, __path__, name, "dataset")
 
 
 def table(path: Path, needs=(), **options) -> pd.DataFrame:

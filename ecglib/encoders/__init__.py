@@ -1,13 +1,12 @@
 """Encoders: one architecture per file, found by its file name.
 
 A file `encoders/<name>.py` holds `SIZES` (size -> keyword arguments) and a class `Encoder(nn.Module)` whose constructor
-takes `n_leads` and those keywords; it has `dim`, `forward(x) -> z` and `tokens(x)`. Dropping a file in is all it takes.
+takes `n_leads` and those keywords; it has `dim`, `n_leads`, `forward(x) -> z` and `tokens(x)`. One whose weights are
+published has `from_published(state)`, which gives the released tensors our names.
 """
 
-import importlib
 import inspect
 import json
-import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,21 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import nn
 
+from ecglib import wings
 from ecglib.checkpoint import write_atomic
 from ecglib.signals import EcgError
 
+__path__ = wings.folders(__path__, "encoders")
+
 
 def names() -> list[str]:
-    """Names of the encoders there are: the files beside this one."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """Names of the encoders there are."""
+    return wings.names(__path__)
 
 
 def module(name: str):
     """The module of encoder `name`; raises EcgError that lists the valid names."""
-    if name not in names():
-        raise EcgError(f"unknown encoder {name!r}", field="encoder", fix=f"use one of {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return wings.find(__name__, __path__, name, "encoder")
 
 
 def build(name: str, size: str = "small", n_leads: int = 12, seed: int = 0, **overrides) -> nn.Module:

@@ -81,7 +81,7 @@ class Encoder(nn.Module):
         self, n_leads=12, stem=16, widths=(16, 32, 64, 128), blocks=(1, 2, 2, 2), group_width=8, ratio=1.0, kernel=16
     ):
         super().__init__()
-        self.dim = widths[-1]
+        self.dim, self.n_leads = widths[-1], n_leads
         self.stem = SameConv(n_leads, stem, kernel, 2)
         self.stages = nn.ModuleList()
         width = stem

@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
     def __init__(self, n_leads=12, widths=(32, 48, 64, 96), blocks=2, kernel=7, stem_kernel=15):
         super().__init__()
-        self.dim = widths[-1]
+        self.dim, self.n_leads = widths[-1], n_leads
         self.stem = nn.Sequential(
             conv_bn(n_leads, widths[0], stem_kernel, 2), nn.ReLU(), nn.MaxPool2d((1, 3), (1, 2), (0, 1))
         )

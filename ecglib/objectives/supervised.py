@@ -8,11 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.augment import random_lead_view
+from ecglib.augment import gain, random_lead_view, roll
 from ecglib.labels import POSSIBLE, PRESENT, UNKNOWN
+from ecglib.masking import lead_drop
 from ecglib.signals import EcgError
 
+PAPER = "ECGFounder, arXiv 2410.04133"
+ENCODER = "net1d"
+DRAWS_LEADS = True  # random_lead_view
 POSSIBLE_TARGETS = {"unknown": None, "present": 1.0, "absent": 0.0, "half": 0.5}
+
+
+def from_data(data) -> dict:
+    """One output for each label of the data."""
+    return {"n_labels": len(data.labels)}
 
 
 def hill_negative(z: torch.Tensor, gamma: float = 1.5) -> torch.Tensor:
@@ -27,15 +36,6 @@ def focal_margin_positive(z: torch.Tensor, margin: float = 1.0) -> torch.Tensor:
     return torch.sigmoid(-z) ** 2 * F.softplus(-z)
 
 
-def roll(x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """x (batch, lead, time) with record i moved later by offsets[i] samples, what leaves at the end entering in front.
-
-    offsets: int64 (batch,), 0 .. time - 1.
-    """
-    source = (torch.arange(x.shape[-1], device=x.device) - offsets[:, None]) % x.shape[-1]
-    return x.gather(-1, source[:, None].expand(x.shape))
-
-
 class Objective(nn.Module):
     """Linear head on the encoder and a loss over the known labels.
 
@@ -43,8 +43,8 @@ class Objective(nn.Module):
     positive: "log" (-log p) or "focal_margin". possible: what a possible statement counts as: "unknown" (left out, the
     default), "present", "absent" or "half". lead_views: the encoder sees one lead; training draws one of the seven
     frontal-plane views of each 12-lead record, evaluation takes lead I. lead_dropout: chance of each of several leads
-    to be zeroed in training; gain: sd of the log of a random amplitude factor; shift: roll each record by its own
-    random time.
+    to be zeroed in training, though never all; gain: sd of the log of a random amplitude factor; shift: roll each
+    record by its own random time.
     The loss is summed over the known entries and divided by batch x labels, so that unknown entries weigh nothing and
     the mean over processes equals the loss of the whole batch.
     """
@@ -109,7 +109,7 @@ class Objective(nn.Module):
         if self.shift:
             x = roll(x, torch.randint(x.shape[-1], (len(x),)).to(x.device))  # drawn on the CPU: the same everywhere
         if self.gain:
-            x = x * torch.exp(self.gain * torch.randn(len(x), 1, 1, device=x.device))
+            x = gain(x, self.gain)
         if self.lead_dropout and x.shape[1] > 1:
-            x = x * (torch.rand(x.shape[0], x.shape[1], 1, device=x.device) >= self.lead_dropout)
+            x = x * lead_drop(x.shape[0], x.shape[1], self.lead_dropout).unsqueeze(-1).to(x.device)
         return x

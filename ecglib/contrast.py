@@ -1,0 +1,84 @@
+"""Contrastive losses: what belongs together is to lie closer than what does not.
+
+All in float32, also where the caller trains in a shorter format: at a temperature of 0.07 a cosine rounded to bfloat16
+would be off by a tenth of a logit. With several processes each sees the negatives of its own share of the batch.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def head(dim: int, out: int, hidden: int = 0, norm: bool = False) -> nn.Module:
+    """Projection head of two layers, dim -> hidden (0 = dim) -> out, between them a ReLU and, with `norm`, batch
+    normalisation before it. out 0: no head, the identity."""
+    if not out:
+        return nn.Identity()
+    hidden = hidden or dim
+    between = [nn.BatchNorm1d(hidden), nn.ReLU()] if norm else [nn.ReLU()]
+    return nn.Sequential(nn.Linear(dim, hidden, bias=not norm), *between, nn.Linear(hidden, out))
+
+
+def direction(z: torch.Tensor) -> torch.Tensor:
+    """z (.., dim) divided by its length, float32; a zero vector stays zero and gets no gradient."""
+    z = z.float()
+    length = z.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-6, z / length.clamp_min(1e-6), 0.0)
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cosine similarities: a (n, dim), b (m, dim) -> (n, m)."""
+    with torch.autocast(a.device.type, enabled=False):
+        return direction(a) @ direction(b).T
+
+
+def nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float, weights: torch.Tensor | None = None):
+    """NT-Xent (SimCLR, arXiv 2002.05709) of two views z (batch, dim), with optional weights on the negatives.
+
+    weights: (batch, batch) or (2 batch, 2 batch), positive; what they say of positives and of a record with itself is
+    not used. loss = - mean log( e^{s_p / T} / (e^{s_p / T} + sum over negatives of W e^{s / T}) ).
+    """
+    n = len(z1)
+    z = torch.cat([z1, z2])
+    s = cosine(z, z) / temperature
+    positive = torch.arange(2 * n, device=s.device).roll(n)
+    if weights is not None:
+        weights = weights if len(weights) == 2 * n else weights.repeat(2, 2)
+        negative = ~F.one_hot(positive, 2 * n).bool()
+        s = s + torch.where(negative, weights.float().log(), 0.0)
+    s = s.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=s.device), -math.inf)
+    return F.cross_entropy(s, positive)
+
+
+@torch.no_grad()
+def accuracy(z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
+    """Share of the 2 batch views z1, z2 (batch, dim) whose nearest other view is the one of the same record."""
+    n = len(z1)
+    s = cosine(torch.cat([z1, z2]), torch.cat([z1, z2])).fill_diagonal_(-math.inf)
+    return (s.argmax(1) == torch.arange(2 * n, device=s.device).roll(n)).float().mean()
+
+
+@torch.no_grad()
+def spread(z: torch.Tensor) -> torch.Tensor:
+    """Root of the summed variance of the directions of z (batch, dim): 0 when all collapse, near 1 when they differ."""
+    return direction(z).var(0, correction=0).sum().sqrt()
+
+
+def clip(a: torch.Tensor, b: torch.Tensor, scale) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both halves of the CLIP loss (arXiv 2103.00020) of pairs a, b (batch, dim): (a to b, b to a); scale = 1/T."""
+    s = cosine(a, b) * scale
+    target = torch.arange(len(s), device=s.device)
+    return F.cross_entropy(s, target), F.cross_entropy(s.T, target)
+
+
+def cmsc(z1: torch.Tensor, z2: torch.Tensor, patient_id: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """Contrastive multi-segment coding (arXiv 2005.13249): first and second segments z (batch, dim) of the records;
+    every pair of one patient is positive. Norms carry no gradient; half of the row and column softmax terms."""
+    a, b = (z.float() / z.float().norm(dim=1, keepdim=True).detach().clamp_min(1e-8) for z in (z1, z2))
+    with torch.autocast(a.device.type, enabled=False):
+        s = a @ b.T / temperature
+    same = patient_id[:, None] == patient_id
+    rows, columns = -F.log_softmax(s, 1), -F.log_softmax(s, 0)
+    return (rows[same].mean() + columns[same].mean()) / 2

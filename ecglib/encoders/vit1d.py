@@ -1,0 +1,159 @@
+"""Vision transformers on ECG patches: ECG-JEPA of Weimann (W, arXiv 2410.13867) and of Kim (K, arXiv 2410.08559), and
+the encoder of the masked autoencoder with spectral filters (design of feel-the-heart.md, section 3).
+
+A patch covers all leads for a stretch of time (W), or one lead (K), whose tokens see their own lead and their own time
+only. Positions are sines and cosines computed for the length at hand, so that any length will do; samples after the
+last whole patch are dropped.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ecglib.layers import Block, initialise, sincos
+from ecglib.signals import EcgError
+
+KIM_ROWS = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II, V1..V6 of the standard order
+W = dict(joint=True, registers=1, bias=False)
+K = dict(joint=False, positions="every block", qkv_bias=False, eps=1e-5)
+JEPA_S, JEPA_B = dict(dim=384, depth=8, heads=6, patch=25, **W), dict(dim=768, depth=12, heads=12, patch=25, **W)
+SIZES = {
+    # 100 Hz: patches of 0.1 s for W, of 0.2 s for K and the autoencoder
+    "small": dict(dim=96, depth=3, heads=4, patch=10, **W),
+    "small_k": dict(dim=64, depth=2, heads=4, patch=20, **K),
+    "small_mae": dict(dim=96, depth=3, heads=4, patch=20, mlp=2.0, filters=50),
+    # as published: W at 500 Hz, K at 250 Hz
+    "jepa_w_xs": dict(dim=192, depth=8, heads=4, patch=25, **W),
+    "jepa_w_s": JEPA_S,
+    "jepa_w_b": JEPA_B,
+    "jepa_k": dict(dim=768, depth=12, heads=16, patch=50, drop_path=0.1, **K),
+    "medium": JEPA_S,
+    "large": JEPA_B,
+}
+
+
+class FilterBlock(nn.Module):
+    """Spectral filter over the token axis beside a convolution of three tokens: x (batch, token, dim) -> the same.
+
+    x + f - h + conv(h), h = LayerNorm(x), f = h with its spectrum multiplied by a learned complex response (real pairs
+    (frequency, dim, 2)); it starts as the identity. n_tokens: length for which the response has one value per
+    frequency; for other lengths it is interpolated linearly between frequencies.
+    """
+
+    def __init__(self, dim: int, n_tokens: int = 50):
+        super().__init__()
+        self.n_tokens, self.norm = n_tokens, nn.LayerNorm(dim)
+        one = torch.tensor([1.0, 0.0])
+        self.response = nn.Parameter(one.expand(n_tokens // 2 + 1, dim, 2).clone())
+        self.conv = nn.Conv1d(dim, dim, 3, padding=1, groups=dim)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.norm(x).float()
+        f = torch.fft.irfft(torch.fft.rfft(h, dim=1) * self.at(h.shape[1]), n=h.shape[1], dim=1)
+        return x + (f - h) + self.conv(h.transpose(1, 2)).transpose(1, 2)
+
+    def at(self, n: int) -> torch.Tensor:
+        """The response for n tokens: complex64 (n // 2 + 1, dim)."""
+        response = self.response.float()
+        if n != self.n_tokens:
+            last = len(response) - 1
+            place = (torch.arange(n // 2 + 1, device=response.device) * (self.n_tokens / n)).clamp(max=last)
+            low = place.floor().long().clamp(max=max(0, last - 1))
+            response = torch.lerp(response[low], response[(low + 1).clamp(max=last)], (place - low)[:, None, None])
+        return torch.view_as_complex(response.contiguous())
+
+
+class Encoder(nn.Module):
+    """Transformer on patches: x (batch, n_leads, time), at least one patch long -> z (batch, dim), mean over tokens.
+
+    patch: samples; joint: a patch covers all leads (else each lead has its own patches, tokens lead by lead, and a
+    token attends to its lead and its time: CroPA). mlp: width of the hidden layer / dim. registers: learned tokens in
+    front, left out of `tokens` and of the mean. bias: of Linear layers and norms; qkv_bias: default as bias.
+    positions: added "once" or before "every block". filters: FilterBlock in front of the transformer, for that many
+    tokens (0: none). drop_path: rises linearly to this from the first block to the last.
+    Without joint, 12 leads are reduced to I, II, V1..V6 (the others follow from I and II); any other number is taken
+    as it comes, and a lead's position is its place.
+    """
+
+    def __init__(
+        self, n_leads=12, dim=96, depth=3, heads=4, patch=10, mlp=4.0, joint=True, registers=0, bias=True,
+        qkv_bias=None, positions="once", filters=0, drop_path=0.0, eps=1e-6,
+    ):  # fmt: skip
+        super().__init__()
+        if positions not in ("once", "every block"):
+            raise EcgError(f"positions={positions!r}", field="positions", fix="use 'once' or 'every block'")
+        self.dim, self.n_leads, self.patch, self.joint, self.repeat = dim, n_leads, patch, joint, positions != "once"
+        self.rows = list(KIM_ROWS) if not joint and n_leads == 12 else None
+        self.token_leads = 1 if joint else len(self.rows or range(n_leads))
+        self.embedding = nn.Linear(patch * (n_leads if joint else 1), dim, bias=bias)
+        self.filter = FilterBlock(dim, filters) if filters else nn.Identity()
+        self.registers = nn.Parameter(torch.randn(registers, dim) * 0.02)
+        options = dict(bias=bias, qkv_bias=qkv_bias, norm_bias=bias, eps=eps)
+        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(dim, heads, int(mlp * dim), drop_path=p, **options) for p in rates)
+        self.norm = nn.LayerNorm(dim, eps=eps, bias=bias)
+        initialise(self, rising=not joint)
+
+    def patches(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, n_leads, time) -> (batch, N, values): N = time // patch patches of n_leads * patch values, lead
+        after lead; without joint N = leads * (time // patch) patches of `patch` values, lead after lead."""
+        if x.shape[1] != self.n_leads or x.shape[2] < self.patch:
+            reason = f"signals {tuple(x.shape)} for {self.n_leads} leads and patches of {self.patch} samples"
+            raise EcgError(reason, field="x", fix="give (batch, n_leads, time) with at least one patch")
+        x = (x if self.rows is None else x[:, self.rows])[..., : x.shape[2] // self.patch * self.patch]
+        x = x.unflatten(2, (-1, self.patch))
+        return x.transpose(1, 2).flatten(2) if self.joint else x.flatten(1, 2)
+
+    def positions(self, n: int, device=None) -> torch.Tensor:
+        """Codes of n tokens, float32 (n, dim): of time; without joint the first half of time, the second of lead."""
+        if self.joint:
+            return sincos(torch.arange(n, device=device), self.dim, interleaved=True)
+        lead, time = self.grid(torch.arange(n, device=device), n)
+        return torch.cat([sincos(time, self.dim // 2), sincos(lead, self.dim // 2)], -1)
+
+    def grid(self, index: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(lead, time patch) of the tokens `index`, int64 of any shape, when there are n in all."""
+        per_lead = n // self.token_leads
+        return index // per_lead, index % per_lead
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, n_leads, time) -> the transformer's input (batch, N, dim), positions included."""
+        h = self.embedding(self.patches(x))
+        return self.filter(h + self.positions(h.shape[1], h.device))
+
+    def encode(self, h: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """Registers and tokens after the last norm: h (batch, N, dim) from `embed` -> (batch, registers + kept, dim).
+
+        keep: int64 (batch, k), or (k,) for all records alike: the tokens that are there; the others are never seen.
+        """
+        n, first = h.shape[1], len(self.registers)
+        position = self.positions(n, h.device) if self.repeat else None
+        mask = self.mask(torch.arange(n, device=h.device) if keep is None else keep, n)
+        if keep is not None:
+            h = h[:, keep] if keep.ndim == 1 else h.gather(1, keep[..., None].expand(-1, -1, h.shape[2]))
+            position = position[keep] if self.repeat else None
+        if first:  # registers have no position, and see and are seen by all
+            h = torch.cat([self.registers.expand(len(h), -1, -1).to(h), h], 1)
+            position = F.pad(position, (0, 0, first, 0)) if self.repeat else None
+            mask = None if mask is None else F.pad(mask, (first, 0, first, 0), value=True)
+        for i, block in enumerate(self.blocks):
+            h = block(h + position if self.repeat and i else h, mask=mask)  # `embed` has added it for the first block
+        return self.norm(h)
+
+    def mask(self, index: torch.Tensor, n: int) -> torch.Tensor | None:
+        """CroPA: bool, True = may look, (k, k) or (batch, 1, k, k) for tokens `index` (k,) or (batch, k) of n."""
+        if self.joint:
+            return None
+        lead, time = self.grid(index, n)
+        same = [a.unsqueeze(-1) == a.unsqueeze(-2) for a in (lead, time)]
+        allowed = same[0] | same[1]
+        return allowed if index.ndim == 1 else allowed.unsqueeze(1)
+
+    def tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, n_leads, time) -> (batch, N, dim), registers left out."""
+        return self.encode(self.embed(x))[:, len(self.registers) :]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tokens(x).mean(1)

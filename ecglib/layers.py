@@ -1,0 +1,122 @@
+"""Transformer parts that encoders and objectives share."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x (batch, token, dim) to itself, or to `context` (batch, other, context_dim).
+
+    inner: width of all heads together (default dim). mask: bool, True = may look, broadcast to (batch, head, token,
+    other); causal: a token sees itself and what is before it.
+    """
+
+    def __init__(self, dim, heads, *, inner=None, qkv_bias=True, bias=True, context_dim=None, dropout=0.0):
+        super().__init__()
+        inner = inner or dim
+        self.heads, self.dropout = heads, dropout
+        if context_dim is None:
+            self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
+        else:
+            self.q, self.kv = nn.Linear(dim, inner, bias=qkv_bias), nn.Linear(context_dim, 2 * inner, bias=qkv_bias)
+        self.out = nn.Linear(inner, dim, bias=bias)
+
+    def forward(self, x, context=None, mask=None, causal=False):
+        if context is None:
+            parts = self.qkv(x).chunk(3, -1)
+        else:
+            parts = (self.q(x), *self.kv(context).chunk(2, -1))
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in parts)
+        dropout = self.dropout if self.training else 0.0
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        return self.out(h.transpose(1, 2).flatten(2))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training each record skips the branch with probability p, the rest is scaled by 1/(1-p)."""
+
+    def __init__(self, p: float = 0.0):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.rand(len(x), *[1] * (x.ndim - 1)) >= self.p
+        return x * keep.to(x) / (1 - self.p)
+
+
+class Block(nn.Module):
+    """Transformer layer: attention and a two-layer GELU network, each with a residual; LayerNorm before or after.
+
+    bias: of every Linear but qkv (qkv_bias, default as bias); norm_bias: whether LayerNorm shifts. context_dim: adds
+    cross-attention to `context` between the two (or, with cross_only, in place of self-attention).
+    """
+
+    def __init__(
+        self, dim, heads, hidden, *, post_norm=False, bias=True, qkv_bias=None, norm_bias=True, inner=None, dropout=0.0,
+        drop_path=0.0, eps=1e-6, context_dim=None,
+    ):  # fmt: skip
+        super().__init__()
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        options = dict(inner=inner, qkv_bias=qkv_bias, bias=bias, dropout=dropout)
+        self.post_norm = post_norm
+        self.norm1, self.norm2 = (nn.LayerNorm(dim, eps=eps, bias=norm_bias) for _ in range(2))
+        self.attention = Attention(dim, heads, **options)
+        if context_dim is not None:
+            self.norm_cross = nn.LayerNorm(dim, eps=eps, bias=norm_bias)
+            self.cross = Attention(dim, heads, context_dim=context_dim, **options)
+        self.fc1, self.fc2 = nn.Linear(dim, hidden, bias=bias), nn.Linear(hidden, dim, bias=bias)
+        self.dropout, self.drop_path = nn.Dropout(dropout), DropPath(drop_path)
+
+    def forward(self, x, context=None, mask=None, causal=False):
+        x = self._residual(x, self.norm1, lambda h: self.attention(h, mask=mask, causal=causal))
+        if context is not None:
+            x = self._residual(x, self.norm_cross, lambda h: self.cross(h, context))
+        return self._residual(x, self.norm2, self.mlp)
+
+    def mlp(self, x):
+        return self.fc2(self.dropout(F.gelu(self.fc1(x))))
+
+    def _residual(self, x, norm, branch):
+        if self.post_norm:
+            return norm(x + self.drop_path(self.dropout(branch(x))))
+        return x + self.drop_path(self.dropout(branch(norm(x))))
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, rising: bool = False, std: float = 0.02) -> None:
+    """Truncated-normal Linear weights, zero biases, for a `module` with `blocks`: what a block adds to the residual
+    stream is divided by sqrt(2 depth), or by sqrt(2 l) in block l = 1 .. depth (rising)."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.trunc_normal_(m.weight, std=std)
+            if m.bias is not None:
+                m.bias.zero_()
+    for i, block in enumerate(module.blocks, 1):
+        for last in (block.attention.out, block.fc2):
+            last.weight.div_(math.sqrt(2 * (i if rising else len(module.blocks))))
+
+
+class AttentionPool(nn.Module):
+    """Learned queries look at tokens (batch, token, dim) -> (batch, query, dim)."""
+
+    def __init__(self, dim, heads, queries=1, **options):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, dim) * dim**-0.5)
+        self.attention = Attention(dim, heads, context_dim=dim, **options)
+
+    def forward(self, tokens):
+        return self.attention(self.queries.expand(len(tokens), -1, -1), tokens)
+
+
+def sincos(positions: torch.Tensor, dim: int, interleaved: bool = False) -> torch.Tensor:
+    """Fixed position codes: positions (n,) -> float32 (n, dim): sines then cosines of positions / 10000^(2i/dim), or
+    each sine beside its cosine (interleaved)."""
+    rate = torch.exp(torch.arange(dim // 2, dtype=torch.float64) * (-math.log(10000) * 2 / dim))
+    angle = positions.double()[:, None] * rate
+    parts = torch.stack([angle.sin(), angle.cos()], -1) if interleaved else torch.cat([angle.sin(), angle.cos()], -1)
+    return parts.flatten(1).float()

@@ -1,0 +1,189 @@
+"""Masked autoencoder (arXiv 2111.06377) on ECG patches of all leads, with two optional additions.
+
+Spectral loss, spectral filters in the encoder and prototypes of two grains are OUR READING of the abstract of "Masked
+Autoencoders that Feel the Heart" (arXiv 2506.22495), whose equations and code are not public: inspired by it, never a
+reproduction. Its idea is that dominant repetitive waves hide subtle local cues; `ecglib.bias` measures that.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ecglib.contrast import cosine
+from ecglib.layers import Block, initialise, sincos
+from ecglib.masking import random_tokens
+from ecglib.signals import EcgError
+from ecglib.teacher import Teacher, linear_momentum, sinkhorn
+
+PAPER = "MAE, arXiv 2111.06377; with filters and prototypes our reading of Feel the Heart, arXiv 2506.22495"
+ENCODER = "vit1d"
+DOMAINS = ("time", "frequency")
+T_STUDENT, T_TEACHER, ITERATIONS = 0.1, 0.05, 3  # of assignments to prototypes
+FLAT = 1e-6  # added to the variance of a patch
+
+
+def normalised(patches: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Patches (batch, n, values) with mean 0 and sd 1 each, over the values that are there: bool (batch, 1, values)."""
+    patches, there = patches.float(), there.float()
+    count = there.sum(-1, keepdim=True).clamp_min(1)
+    centred = patches - (patches * there).sum(-1, keepdim=True) / count
+    return centred * ((centred.square() * there).sum(-1, keepdim=True) / count + FLAT).rsqrt()
+
+
+def spectrum_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Squared differences of log(1 + |rfft|) of signals (.., time): (.., frequency). Blind to phase, so a circular
+    shift of either costs nothing."""
+    return (torch.fft.rfft(a.float()).abs().log1p() - torch.fft.rfft(b.float()).abs().log1p()).square()
+
+
+def mean_over(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean of error over the entries that weigh 1 in `weight` (0 or 1, broadcast to it)."""
+    weight = weight.expand_as(error)
+    return (error * weight).sum() / weight.sum().clamp_min(1)
+
+
+def summaries(h: torch.Tensor, seen: torch.Tensor, size: int):
+    """Every `size` tokens in a row as two vectors: their mean, and the mean over frequencies of their log spectrum.
+
+    h: (batch, n, dim); seen: bool (batch, n), tokens that count. Unseen tokens are zeros to the Fourier transform,
+    which is scaled to the energy that all would have. Returns (mean, spectrum, there): float32 (batch, group, dim)
+    twice and bool (batch, group), whether the group has a seen token; the last group may be short.
+    """
+    short = -h.shape[1] % size
+    h = F.pad(h.float() * seen[..., None], (0, 0, 0, short)).unflatten(1, (-1, size))
+    count = F.pad(seen, (0, short)).unflatten(1, (-1, size)).sum(2)[..., None]
+    filled = count.clamp_min(1)
+    spectrum = torch.fft.rfft(h, dim=2, norm="ortho").abs() * (size / filled[..., None]).sqrt()
+    return h.sum(2) / filled, spectrum.log1p().mean(2), count[..., 0] > 0
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    """Entropy of distributions p (.., k) relative to the uniform one: 0 .. 1, shape (..)."""
+    return torch.special.entr(p).sum(-1) / math.log(p.shape[-1])
+
+
+class Decoder(nn.Module):
+    """Visible tokens (batch, kept, dim_in) -> all patches (batch, n, values): narrower, a few layers, no last norm."""
+
+    def __init__(self, dim_in: int, dim: int, depth: int, values: int):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(dim_in, dim), nn.Linear(dim, values)
+        self.hidden = nn.Parameter(torch.randn(dim) * 0.02)
+        self.blocks = nn.Sequential(*(Block(dim, 4, 2 * dim) for _ in range(depth)))
+        initialise(self)
+
+    def forward(self, h: torch.Tensor, keep: torch.Tensor, n: int) -> torch.Tensor:
+        grid = on_grid(self.enter(h), keep, self.hidden.expand(len(h), n, -1))
+        return self.leave(self.blocks(grid + sincos(torch.arange(n, device=h.device), grid.shape[2]).to(grid)))
+
+
+def on_grid(h: torch.Tensor, keep: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
+    """h (batch, kept, dim) at its places `keep` (batch, kept) of the grid `empty` (batch, n, dim)."""
+    return empty.to(h).scatter(1, keep[..., None].expand_as(h), h)
+
+
+class Prototypes(nn.Module):
+    """`sets` sets of directions, with count, 4 count, 16 count ..: z (.., dim) -> a list of cosines (row, k)."""
+
+    def __init__(self, dim: int, count: int, sets: int):
+        super().__init__()
+        self.vectors = nn.ParameterList(torch.randn(count * 4**i, dim) * dim**-0.5 for i in range(sets))
+
+    def forward(self, z: torch.Tensor) -> list[torch.Tensor]:
+        return [cosine(z.flatten(0, -2), vectors) for vectors in self.vectors]
+
+
+class Objective(nn.Module):
+    """Rebuild the hidden patches from the visible ones: MSE of normalised patches + frequency x spectral loss +
+    prototype_weight x prototype loss. By default the plain masked autoencoder; our reading of Feel the Heart is
+    frequency=0.5, prototypes=64 around an encoder with filters (vit1d "small_mae").
+
+    mask_ratio: share of hidden patches; decoder_dim, decoder_depth: its layers. frequency: weight of the MSE of
+    log(1 + |rfft|) of every lead's patch. prototypes: 0 = none, else their number in the first of `prototype_sets` sets
+    (64 and 3 sets: 64, 256, 1024): the student, who sees the visible patches, predicts which prototypes an exponential
+    moving average of itself that sees all is assigned to, balanced by Sinkhorn - for the whole record (coarse) and for
+    groups of `beat` seconds (fine), for their mean token (time) and their spectrum over tokens (frequency); the mean of
+    the four. momentum: of the average at first, 1 at `steps`. fs: Hz of x.
+    Hidden patches are zeroed in the raw signal, before a filter could spread them. Missing leads are not rebuilt.
+    """
+
+    def __init__(
+        self, encoder, mask_ratio: float = 0.75, decoder_dim: int = 64, decoder_depth: int = 1, frequency: float = 0.0,
+        prototypes: int = 0, prototype_sets: int = 1, prototype_weight: float = 0.5, beat: float = 0.8,
+        momentum: float = 0.996, steps: int = 1000, fs: float = 100.0,
+    ):  # fmt: skip
+        super().__init__()
+        if not getattr(encoder, "joint", False):
+            reason = "tokens have to be patches of all leads, embedded apart from one another"
+            raise EcgError(reason, field="encoder", fix="use vit1d at a size with joint patches")
+        if not 0 < mask_ratio < 1:
+            raise EcgError(f"mask_ratio={mask_ratio}", field="mask_ratio", fix="a share between 0 and 1")
+        if prototypes == 1 or min(prototypes, frequency, prototype_sets - 1) < 0:
+            fix = "prototypes 0 or at least 2, prototype_sets at least 1, frequency not negative"
+            raise EcgError("bad numbers for the prototypes or the frequency loss", field="prototypes", fix=fix)
+        self.encoder, self.mask_ratio = encoder, mask_ratio
+        self.frequency, self.prototype_weight = frequency, prototype_weight
+        self.momentum, self.steps, self.group = momentum, steps, max(1, round(beat * fs / encoder.patch))
+        self.decoder = Decoder(encoder.dim, decoder_dim, decoder_depth, encoder.n_leads * encoder.patch)
+        self.prototypes = self.teacher = None
+        if prototypes:
+            self.prototypes = nn.ModuleList(Prototypes(encoder.dim, prototypes, prototype_sets) for _ in DOMAINS)
+            self.teacher = Teacher(encoder, *self.prototypes)
+
+    def forward(self, batch) -> tuple[torch.Tensor, dict]:
+        target = self.encoder.patches(batch.x)
+        keep, mask = (m.to(batch.x.device) for m in self.draw(*target.shape[:2]))
+        h = self.encode(batch.x, keep, mask)
+        there = batch.lead_mask.repeat_interleave(self.encoder.patch, 1)[:, None]
+        target, predicted = normalised(target, there), self.decoder(h, keep, mask.shape[1]).float()
+        loss = mean_over((predicted - target).square(), there * mask[..., None])
+        logs = {"time": loss.detach()}
+        if self.frequency:
+            error = spectrum_error(*(p.unflatten(-1, (self.encoder.n_leads, -1)) for p in (predicted, target)))
+            extra = mean_over(error, (batch.lead_mask[:, None] * mask[..., None])[..., None])
+            loss, logs["frequency"] = loss + self.frequency * extra, extra.detach()
+        if self.teacher is not None:
+            extra, monitors = self.assign(h, keep, mask, batch.x)
+            loss, logs = loss + self.prototype_weight * extra, {**logs, "prototype": extra.detach(), **monitors}
+        return loss, logs
+
+    def draw(self, batch: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(keep (batch, n_keep), mask (batch, n)) as `masking.random_tokens`: at least one patch on either side."""
+        if n < 2:
+            raise EcgError("one patch cannot be rebuilt from others", field="x", fix="give longer signals")
+        n_keep = math.floor(n * (1 - self.mask_ratio) + 1e-6)  # 50 x (1 - 0.9) is 4.999.. in floating point
+        return random_tokens(batch, n, min(max(1, n_keep), n - 1))
+
+    def encode(self, x: torch.Tensor, keep: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Visible tokens (batch, kept, dim) of x (batch, lead, time), which do not depend on the hidden samples."""
+        hidden = mask.repeat_interleave(self.encoder.patch, 1)
+        hidden = F.pad(hidden, (0, x.shape[2] - hidden.shape[1]))[:, None]
+        return self.encoder.encode(self.encoder.embed(x.masked_fill(hidden, 0)), keep)[:, -keep.shape[1] :]
+
+    def assign(self, h, keep, mask, x) -> tuple[torch.Tensor, dict]:
+        """Prototype loss and its monitors, lowest and highest over all sets: entropy_mean (of the mean assignment; 0 =
+        all records on one prototype) and entropy_each (mean of the entropies; near entropy_mean = all the same)."""
+        with torch.no_grad():
+            whole = self.teacher[0].tokens(x)
+        student = on_grid(h, keep, h.new_zeros(whole.shape))
+        losses, means, each = [], [], []
+        for size in (whole.shape[1], self.group):
+            *mine, there = summaries(student, ~mask, size)
+            *theirs, _ = summaries(whole, torch.ones_like(mask), size)
+            for mean_token, goal, own, slow in zip(mine, theirs, self.prototypes, self.teacher.copies[1:], strict=True):
+                for s, t in zip(own(mean_token), slow(goal), strict=True):
+                    logits = s.float()[there.flatten()] / T_STUDENT
+                    losses.append(F.cross_entropy(logits, sinkhorn(t, T_TEACHER, ITERATIONS)[there.flatten()]))
+                    p = logits.detach().softmax(-1)
+                    means.append(entropy(p.mean(0)))
+                    each.append(entropy(p).mean())
+        monitors = {"entropy_mean": torch.stack(means).min(), "entropy_each": torch.stack(each).max()}
+        return torch.stack(losses).mean(), monitors
+
+    def after_step(self, step: int) -> None:
+        """Move the teacher after the optimiser's step number `step` (0 ..)."""
+        if self.teacher is not None:
+            momentum = linear_momentum(step, self.steps, self.momentum, 1.0)
+            self.teacher.update(self.encoder, *self.prototypes, momentum=momentum)

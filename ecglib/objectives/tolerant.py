@@ -1,0 +1,174 @@
+"""TolerantECG (arXiv 2507.09887): an encoder that bears missing leads and noise, and knows what the report says.
+
+A student learns from two slow copies of itself in turn: on even steps from the mask teacher, which sees records with
+some leads left and specialises in missing leads; on odd steps from the noise teacher, which sees clean records where
+the student sees noisy ones. On every step the clean record is aligned with its knowledge-enriched report (CLIP).
+
+Ours: one loop cycles the (views, loss) pairs; temperatures are constants; enriched reports are frozen hashed bags of
+words; the noise teacher sees one clean view, since a profiled record has no raw one beside it.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from ecglib import noise as noises
+from ecglib.contrast import clip
+from ecglib.glossary import enrich
+from ecglib.masking import lead_subsets
+from ecglib.signals import EcgError
+from ecglib.teacher import Centre, Teacher, distil
+from ecglib.text import bag
+
+PAPER = "TolerantECG, arXiv 2507.09887"
+ENCODER = "convnext1d"
+META = ("age", "sex")
+MIN_LEADS = 2  # a single lead has no subsets to leave out, and the mask teacher nothing to teach
+
+POLICIES = ("mask", "noise")
+MAX_SCALE = 100.0  # bound of the learned 1/T of CLIP (arXiv 2103.00020)
+
+
+def lead_view(x: torch.Tensor, lead_mask: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep a random subset of low .. high leads: x (batch, lead, time) -> (x with the others zero, kept (batch, lead)).
+
+    A missing lead is never among those kept; a subset without a lead that the record has becomes all that it has.
+    """
+    kept = lead_subsets(len(x), x.shape[1], low, high).to(x.device) & lead_mask
+    kept = torch.where(kept.any(1, keepdim=True), kept, lead_mask)
+    return x * kept.unsqueeze(-1), kept
+
+
+def noisy_view(x, fs: float, path="", kinds=noises.KINDS, p=0.7, rate=0.5, low=-10.0, high=0.0) -> torch.Tensor:
+    """x (batch, lead, time) with noise: each of `kinds` meets a record with chance p, and then each lead with `rate`.
+
+    What meets a lead is added up and scaled to an SNR uniform in low .. high dB, one per lead; a lead that none meets
+    and a missing lead stay as they are. fs in Hz; path: packed noise, "" = simulated (`ecglib.noise`).
+    """
+    batch, n_leads, n = x.shape
+    total = torch.zeros(batch, n_leads, n)
+    for kind in kinds:
+        on = (torch.rand(batch, 1) < p) & (torch.rand(batch, n_leads) < rate)
+        total[on] += noises.draw(kind, (int(on.sum()), n), fs, path)
+    return noises.mix(x, total, low + (high - low) * torch.rand(batch, n_leads))
+
+
+class Objective(nn.Module):
+    """alpha * 2 * CLIP + beta * distillation from the teacher whose turn it is.
+
+    momentum: of both teachers; published 0.996 constant, slow for runs of hundreds of steps. centre_momentum: of the
+    means taken off the teachers' outputs. t_student, t_teacher: temperatures. n_global, n_local: views of the mask
+    turn (the teacher sees the global ones; published 2 and 8), n_noisy: of the noise turn (published 8), three in eight
+    of them with a single kind of noise. noise_rate: chance of a lead to be noisy; snr_low, snr_high in dB. noise: path
+    of a packed noise file, "" = simulated; fs: Hz of x. text_dim: width of the bags of words.
+    Global views keep from half of the leads to all of them, local ones from one to half (12 leads: 6 .. 12, 1 .. 6).
+    In evaluation mode the loss is the mean over both turns, and nothing moves.
+    """
+
+    def __init__(
+        self, encoder, alpha: float = 1.0, beta: float = 1.0, momentum: float = 0.996, centre_momentum: float = 0.9,
+        t_student: float = 0.1, t_teacher: float = 0.07, n_global: int = 2, n_local: int = 2, n_noisy: int = 4,
+        noise_rate: float = 0.5, snr_low: float = -10.0, snr_high: float = 0.0, noise: str = "", fs: float = 100.0,
+        text_dim: int = 128,
+    ):  # fmt: skip
+        super().__init__()
+        if encoder.n_leads < MIN_LEADS:
+            reason = f"{encoder.n_leads} lead: there are no subsets of leads to distil between"
+            raise EcgError(reason, field="n_leads", fix=f"give the encoder {MIN_LEADS} leads or more (the paper: 12)")
+        if n_global < 1 or n_global + n_local < 2 or n_noisy < 1:
+            raise EcgError("too few views to learn one from another", field="n_global", fix="n_global 1+, in all 2+")
+        self.encoder, dim = encoder, encoder.dim
+        self.heads = nn.ModuleDict({policy: nn.Linear(dim, dim) for policy in POLICIES})
+        self.text = nn.Linear(text_dim, dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.teachers = nn.ModuleDict({policy: Teacher(encoder, self.heads[policy]) for policy in POLICIES})
+        self.centres = nn.ModuleDict({policy: Centre(dim, centre_momentum) for policy in POLICIES})
+        self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
+        self.alpha, self.beta, self.momentum = alpha, beta, momentum
+        self.t_student, self.t_teacher = t_student, t_teacher
+        self.n_global, self.n_local, self.n_noisy = n_global, n_local, n_noisy
+        self.noise = dict(fs=fs, path=noise, rate=noise_rate, low=snr_low, high=snr_high)
+        self.outputs = None  # of the teacher in the step under way; the centre moves after it
+
+    @property
+    def policy(self) -> str:
+        """Whose turn it is."""
+        return POLICIES[int(self.turn) % len(POLICIES)]
+
+    def forward(self, batch) -> tuple[torch.Tensor, dict]:
+        turns = (self.policy,) if self.training else POLICIES
+        views = [self.views(policy, batch) for policy in turns]
+        students = [torch.cat(student) for _, student in views]
+        z, *zs = self.encoder(torch.cat([batch.x, *students])).split([len(batch.x), *map(len, students)])
+        terms, targets = [], []
+        for policy, (teacher, student), z_views in zip(turns, views, zs, strict=True):
+            target = self.targets(policy, teacher)
+            outputs = self.heads[policy](z_views).chunk(len(student))
+            terms.append(self.distillation(policy, target, outputs))
+            targets.append(target)
+        if self.training:
+            self.outputs = targets[0]
+        distillation, (alignment, share) = torch.stack(terms).mean(), self.alignment(z, batch)
+        # the head whose turn it is not takes part with nothing: processes must agree on which gradients there are
+        idle = 0.0 * sum(p.sum() for p in (*self.heads.parameters(), *self.text.parameters(), self.log_scale))
+        loss = 2 * self.alpha * alignment + self.beta * distillation + idle
+        logs = {"clip": alignment, "distil": distillation, "entropy": self.entropy(turns[0], targets[0])}
+        return loss, {k: v.detach() for k, v in logs.items()} | {"text": share}
+
+    def views(self, policy: str, batch) -> tuple[list, list]:
+        """Views of one turn, each (batch, lead, time): what the teacher sees and what the student sees."""
+        x = batch.x
+        if policy == "mask":
+            n = x.shape[1]
+            half = math.ceil(n / 2)
+            sizes = [(half, n)] * self.n_global + [(1, half)] * self.n_local
+            student = [lead_view(x, batch.lead_mask, *size)[0] for size in sizes]
+            return student[: self.n_global], student
+        first, singles = int(torch.randint(len(noises.KINDS), ())), round(self.n_noisy * 3 / 8)
+        alone = [noises.KINDS[(first + i) % len(noises.KINDS)] for i in range(singles)]
+        student = [noisy_view(x, **self.noise) for _ in range(self.n_noisy - singles)]
+        return [x], student + [noisy_view(x, kinds=(kind,), p=1.0, **self.noise) for kind in alone]
+
+    @torch.no_grad()
+    def targets(self, policy: str, views: list) -> torch.Tensor:
+        """Outputs of a teacher: (view, batch, dim), before centre and temperature."""
+        encoder, head = self.teachers[policy].copies
+        return torch.stack(head(encoder(torch.cat(views))).float().chunk(len(views)))
+
+    def distillation(self, policy: str, targets, outputs) -> torch.Tensor:
+        """Mean over pairs (teacher view, another view of the student); the teacher's first views are the student's."""
+        centre, same = self.centres[policy].value, policy == "mask"
+        pairs = [(q, v) for q in range(len(targets)) for v in range(len(outputs)) if not (same and q == v)]
+        terms = [distil(outputs[v], targets[q], centre, self.t_student, self.t_teacher) for q, v in pairs]
+        return torch.stack(terms).mean()
+
+    def alignment(self, z: torch.Tensor, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """CLIP loss of clean embeddings z (batch, dim) with the enriched reports, and the share of records with one.
+
+        Records without a report are left out; fewer than two reports have nothing to tell apart: 0.
+        """
+        meta = [batch.meta[name].tolist() if name in batch.meta else [None] * len(z) for name in META]
+        texts = [enrich(report, *who) for report, *who in zip(batch.text, *meta, strict=True)]
+        rows = [i for i, text in enumerate(texts) if text]
+        share = torch.tensor(len(rows) / len(z), device=z.device)
+        if len(rows) < 2:
+            return z.new_zeros((), dtype=torch.float32), share
+        words = bag([texts[i] for i in rows], self.text.in_features).to(z.device)
+        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
+        return sum(clip(z[torch.tensor(rows, device=z.device)], self.text(words), scale)) / 2, share
+
+    def entropy(self, policy: str, targets: torch.Tensor) -> torch.Tensor:
+        """Mean entropy of a teacher's targets over that of the uniform choice: 1 = it says nothing, 0 = it is sure."""
+        logits = (targets - self.centres[policy].value) / self.t_teacher
+        return torch.distributions.Categorical(logits=logits).entropy().mean() / math.log(logits.shape[-1])
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move the teacher and the centre of the step that has just been taken; then it is the other one's turn."""
+        policy = self.policy
+        self.teachers[policy].update(self.encoder, self.heads[policy], momentum=self.momentum)
+        if self.outputs is not None:
+            self.centres[policy].update(self.outputs)
+        self.outputs = None
+        self.turn += 1

@@ -1,0 +1,121 @@
+"""The network over heartbeats: counts of heartlang.md sections 3 and 9, its function, its defects mended."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ecglib import beatwords, encoders, simulate
+from ecglib.beatwords import Words
+from ecglib.encoders import beat_transformer
+from ecglib.signals import EcgError
+
+
+@pytest.fixture(scope="module")
+def ecgs():
+    x, _, truth = simulate.ecgs(4, seed=0, labels=["NORM"])
+    peaks = nn.utils.rnn.pad_sequence([torch.as_tensor(r) for r in truth["r"]], batch_first=True, padding_value=-1)
+    return torch.from_numpy(np.asarray(x, np.float32)), peaks
+
+
+def count(size, **overrides):
+    with torch.device("meta"):
+        return encoders.n_parameters(beat_transformer.Encoder(**{**beat_transformer.SIZES[size], **overrides}).sentence)
+
+
+def test_parameter_counts():
+    """The mask vector (768) and the code head stand in the objective."""
+    assert count("heartlang") + 768 == 38_262_528
+    assert count("vqhbr") + 768 == 14_628_608
+    with torch.device("meta"):
+        decoder = beat_transformer.Encoder(**beat_transformer.SIZES["vqhbr"]).decoder(128, 2)
+    assert encoders.n_parameters(decoder) + 768 == 7_611_136
+    assert count("small") == 90_368 and count("vq_small") == 57_088
+    assert count("medium") == count("heartlang") - 2 * 96 * 768 + (480 - 256) * 768
+    assert count("small", n_leads=40) == count("small") + (41 - 16) * 64  # a row of the lead table each
+
+
+def test_found_peaks_equal_given_ones_and_tokens_fit_the_words(ecgs):
+    x, _ = ecgs
+    encoder = encoders.build("beat_transformer").eval()
+    peaks = beat_transformer.find_peaks(x, 100)
+    assert torch.equal(encoder(x), encoder(x, peaks))
+    words, tokens = encoder.words(x, peaks), encoder.tokens(x, peaks)
+    assert tokens.shape == (*words.real.shape, 64) and torch.equal(tokens.any(-1), words.real)
+
+
+def test_a_record_does_not_depend_on_its_neighbours(ecgs):
+    """Sentences of one batch have the length of its longest: padding must not be looked at."""
+    x, peaks = ecgs
+    peaks = peaks.clone()
+    peaks[0, 4:] = -1
+    encoder = encoders.build("beat_transformer").eval()
+    alone = torch.cat([encoder(x[i : i + 1], peaks[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(encoder(x, peaks), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_other_rates_give_the_same_features(ecgs):
+    x, peaks = ecgs
+    encoder = encoders.build("beat_transformer").eval()
+    other = encoders.build("beat_transformer", fs=250).eval()
+    z, again = encoder(x, peaks), other(beatwords.resample(x, 40), torch.round(peaks * 2.5).long())
+    assert torch.cosine_similarity(z - z.mean(0), again - z.mean(0)).min() > 0.99
+
+
+def test_a_hidden_word_cannot_be_read(ecgs):
+    """Its content changes nothing by default; through the published convolution its neighbours carry it."""
+    x, peaks = ecgs
+    for convolve in (False, True):
+        encoder = encoders.build("beat_transformer", convolve=convolve).eval()
+        words = encoder.words(x, peaks)
+        hidden = torch.zeros_like(words.real)
+        hidden[:, 5] = True
+        tokens = words.tokens.clone()
+        tokens[:, 5] *= -2
+        one, other = (
+            encoder.sentence(words._replace(tokens=t), hidden, torch.ones(64)) for t in (words.tokens, tokens)
+        )
+        assert torch.equal(one, other) != convolve
+
+
+def test_lead_and_time_count_unless_bare(ecgs):
+    encoder = encoders.build("beat_transformer").eval()
+    words = encoder.words(*ecgs)
+    plain = encoder.sentence(words)
+    for field in ("lead", "time"):
+        moved = words._replace(**{field: (getattr(words, field) + 1).clamp(max=15)})
+        assert not torch.allclose(encoder.sentence(moved), plain)
+        assert torch.equal(encoder.sentence(moved, bare=True), encoder.sentence(words, bare=True))
+
+
+def test_long_records_and_empty_ones():
+    encoder = encoders.build("beat_transformer", "small", 2).eval()
+    assert torch.isfinite(encoder(torch.randn(2, 2, 6000))).all()
+    silent = encoders.build("beat_transformer", "small", 2, fallback=False).eval()
+    z = silent(torch.zeros(2, 2, 1000))
+    assert torch.isfinite(z).all() and torch.equal(z[0], z[1])
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(EcgError, match="no beat"):
+        encoders.build("beat_transformer", limit=5)
+    with pytest.raises(EcgError, match="12 leads"):
+        encoders.build("beat_transformer")(torch.zeros(2, 3, 1000))
+    with pytest.raises(EcgError, match="beat_transformer"):
+        beat_transformer.require(nn.Identity(), "heartlang")
+    with pytest.raises(EcgError, match="unknown tensor"):
+        beat_transformer.from_published({"transformer.layers.0.0.to_q.weight": torch.zeros(1)})
+
+
+def test_computes_the_published_function(pack):
+    found = pack("heartlang")
+    with torch.device("meta"):
+        encoder = beat_transformer.Encoder(**beat_transformer.SIZES["heartlang"])
+    encoder.load_state_dict(beat_transformer.from_published(found.state()), assign=True)
+    tokens, lead, time = (torch.from_numpy(found.array(f"input_{name}_A.npy"))
+                          for name in ("tokens", "in_chans", "in_times"))  # fmt: skip
+    words = Words(tokens, lead.long(), time.long(), (tokens != 0).any(-1))
+    with torch.inference_mode():
+        read = encoder.eval().sentence(words)
+    found.assert_equal(read[:, 0], "output_A.npy")
+    found.assert_equal(read[:, 1:].mean(1), "token_mean_A.npy")

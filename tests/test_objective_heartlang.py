@@ -1,0 +1,168 @@
+"""The second stage of HeartLang: counts, loss against a plain computation, what is hidden, published function."""
+
+import numpy as np
+import pytest
+import torch
+from memory_cohort import MemoryCohort
+from torch import nn
+
+from ecglib import beatwords, encoders, objectives, train
+from ecglib.beatwords import Words
+from ecglib.objectives import heartlang
+from ecglib.signals import EcgError
+
+
+@pytest.fixture(scope="module")
+def data():
+    return train.CohortData(MemoryCohort(8, shares=(("train", 1),)), np.arange(8))
+
+
+@pytest.fixture(scope="module")
+def batch(data):
+    return data.batch(np.arange(8))
+
+
+@pytest.fixture(scope="module")
+def first(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heartbeats")
+    objective = objectives.build("heartbeats", encoders.build("beat_transformer", "vq_small"))
+    train.fit(objective, data, folder, steps=3, batch_size=8)
+    return str(folder)
+
+
+def build(first, size="small", **params):
+    return objectives.build("heartlang", encoders.build("beat_transformer", size), first=first, **params)
+
+
+def test_parameter_counts(first):
+    assert encoders.n_parameters(build(first)) == 107_072
+    with torch.device("meta"):
+        encoder = encoders.module("beat_transformer").Encoder(**encoders.module("beat_transformer").SIZES["heartlang"])
+    assert encoders.n_parameters(encoder) + 768 + 8192 * 769 == 44_562_176
+
+
+def test_numbers_of_words_are_those_of_the_first_stage(first, batch):
+    objective, stage = build(first), objectives.load(first)
+    words = objective.encoder.words(batch.x, batch.peaks)
+    _, said = stage.reconstruct(words)
+    index = objective.spell(words)
+    assert torch.equal(index[words.real], said.index[words.real]) and index.unique().numel() > 8
+    objective.train()
+    assert torch.equal(objective.spell(words), index) and not any(m.training for m in objective.first.modules())
+    assert not torch.equal(build(first, bare_targets=True).spell(words)[words.real], index[words.real])
+
+
+@pytest.mark.parametrize("mask_ratio", [0.5, 0.2])
+def test_loss_equals_a_plain_computation(first, batch, mask_ratio):
+    objective = build(first, mask_ratio=mask_ratio)
+    x = batch.x.clone()
+    x[3, 5:] = 0
+    torch.manual_seed(4)
+    loss, logs = objective(batch._replace(x=x))
+    words = objective.encoder.words(x, batch.peaks)
+    torch.manual_seed(4)
+    hidden, target = objective.hide(words), objective.spell(words)
+    assert not hidden[~words.real].any()
+    assert abs(hidden.sum() / words.real.sum() - mask_ratio) < 0.05
+    read = objective.encoder.sentence(words, hidden, objective.mask_token)[:, 1:]
+    total, right, counts = 0.0, 0, np.zeros(256)
+    places = [(i, n) for i, n in np.ndindex(*hidden.shape) if hidden[i, n]]
+    for i, n in places:
+        scores = (objective.head.weight @ read[i, n] + objective.head.bias).detach().double().numpy()
+        code = target[i, n].item()
+        total += np.log(np.exp(scores).sum()) - scores[code]
+        right += scores.argmax() == code
+        counts[code] += 1
+    assert loss.item() == pytest.approx(total / len(places), rel=1e-5)
+    assert logs["accuracy"].item() == pytest.approx(right / len(places))
+    assert logs["majority"].item() == pytest.approx(counts.max() / len(places))
+    p = counts[counts > 0] / len(places)
+    assert logs["perplexity"].item() == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+
+
+def test_whole_beats_are_hidden_in_all_leads(first, batch):
+    objective = build(first, whole_beats=True)
+    words = objective.encoder.words(batch.x, batch.peaks)
+    hidden, beat = objective.hide(words), beatwords.beat_numbers(words.lead)
+    shares = [hidden[i][(beat[i] == b) & words.real[i]] for i in range(8) for b in range(12)]
+    shares = [s.float().mean().item() for s in shares if len(s)]
+    assert set(shares) == {0.0, 1.0} and 0.3 < np.mean(shares) < 0.7
+    torch.manual_seed(0)
+    single = build(first).hide(words)
+    assert not torch.equal(single[:, :12].all(1), single[:, :12].any(1))
+
+
+def test_published_masking_scores_padding(first, batch):
+    objective = build(first, score_pads=True)
+    words = objective.encoder.words(batch.x, batch.peaks)
+    hidden = objective.hide(words)
+    assert hidden[~words.real].any() and set(hidden.sum(1).tolist()) == {round(hidden.shape[1] * 0.5)}
+
+
+def test_gradient_trains_encoder_mask_and_head_and_leaves_the_first_stage(first, batch):
+    objective = build(first)
+    objective(batch)[0].backward()
+    for name, p in objective.named_parameters():
+        assert (p.grad is None) if name.startswith("first.") else p.grad.abs().sum() > 0
+
+
+def test_learns_beyond_the_commonest_word(first, batch):
+    objective = build(first)
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(60):
+        torch.manual_seed(step)
+        loss, logs = objective(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert logs["accuracy"] > logs["majority"]
+
+
+def test_an_empty_sentence_gives_a_finite_loss(first, batch):
+    objective = build(first)
+    silent = batch._replace(x=torch.zeros_like(batch.x), peaks=torch.full((8, 2), -1))
+    loss, logs = objective(silent)
+    loss.backward()
+    assert loss == 0 and all(torch.isfinite(v) for v in logs.values())
+
+
+def test_stores_and_resumes_itself(first, data, tmp_path):
+    objective = build(first)
+    train.fit(objective, data, tmp_path, steps=2, batch_size=8)
+    loaded = objectives.load(tmp_path)
+    ours, theirs = objective.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in ours.items())
+
+
+def test_a_first_stage_is_needed_and_must_fit(first, tmp_path, data):
+    for wrong in ("", str(tmp_path)):
+        with pytest.raises(EcgError, match="vocabulary of heartbeats") as error:
+            build(wrong)
+        assert error.value.field == "first" and "train the objective heartbeats" in str(error.value)
+    for override in ({"fs": 250}, {"n_leads": 3}, {"limit": 120}, {"order": "lead"}):
+        with pytest.raises(EcgError, match="in the first stage"):
+            objectives.build("heartlang", encoders.build("beat_transformer", **override), first=first)
+    with pytest.raises(EcgError, match="mask_ratio"):
+        build(first, mask_ratio=1.0)
+    with pytest.raises(EcgError, match="heartlang reads heartbeats"):
+        heartlang.Objective(nn.Identity(), first=first)
+    train.fit(build(first), data, tmp_path, steps=1, batch_size=8)
+    with pytest.raises(EcgError, match="heartlang has no heartbeats"):
+        build(str(tmp_path))
+
+
+def test_computes_the_published_function(first, pack):
+    found = pack("heartlang")
+    encoder = encoders.build("beat_transformer", "heartlang")
+    objective = build(first)
+    objective.encoder, objective.head = encoder, nn.Linear(768, 8192)
+    objective.mask_token = nn.Parameter(torch.zeros(768))
+    released = heartlang.from_published(found.state())
+    missing, unexpected = objective.load_state_dict(released, strict=False)
+    assert not unexpected and all(k.startswith("first.") for k in missing)
+    tokens, lead, time = (torch.from_numpy(found.array(f"input_{name}_A.npy"))
+                          for name in ("tokens", "in_chans", "in_times"))  # fmt: skip
+    words = Words(tokens, lead.long(), time.long(), (tokens != 0).any(-1))
+    hidden = (torch.arange(256) % 32 == 5).expand(2, -1)
+    with torch.inference_mode():
+        found.assert_equal(objective.eval().logits(words, hidden), "logits_A.npy")

@@ -1,0 +1,140 @@
+"""The supervised loss against plain computations, its targets and its augmentations."""
+
+import numpy as np
+import pytest
+import torch
+from memory_cohort import NAMES, MemoryCohort
+from torch import nn
+
+from ecglib import encoders, objectives, train
+from ecglib.augment import roll
+from ecglib.objectives import supervised
+from ecglib.signals import EcgError
+
+
+@pytest.fixture(scope="module")
+def batch():
+    cohort = MemoryCohort(8, shares=(("train", 1),))
+    return train.CohortData(cohort, np.arange(8), labels=NAMES).batch(np.arange(8))
+
+
+def labelled(x, states):
+    """A batch of x and states alone."""
+    n = len(x)
+    nothing = torch.full((n, 1), -1)
+    return objectives.Batch(
+        x, torch.ones(x.shape[:2], dtype=torch.bool), torch.arange(n), {}, [""] * n, states, nothing
+    )
+
+
+# golden values of ecgfounder.md section 7
+
+
+def test_hill_negatives_have_the_published_values_and_gradients():
+    p = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    z = torch.logit(p).requires_grad_()
+    loss = supervised.hill_negative(z)
+    loss.sum().backward()
+    np.testing.assert_allclose(loss.detach(), [0.0140, 0.2500, 0.4860], atol=1e-12)
+    np.testing.assert_allclose(z.grad, [0.0243, 0.1875, 0.0243], atol=1e-12)
+    np.testing.assert_allclose(z.grad, 3 * p**2 * (1 - p) ** 2, atol=1e-12)
+
+
+def build(**params):
+    encoder = nn.Module()
+    encoder.dim, encoder.forward = 4, lambda x: x[:, 0, :4]
+    return objectives.build("supervised", encoder, **{"n_labels": 2, **params})
+
+
+def plain_loss(z, states, loss, positive, possible, gamma=1.5):
+    """The loss entry by entry, in numpy."""
+    total, p = 0.0, 1 / (1 + np.exp(-z))
+    for (i, j), state in np.ndenumerate(states):
+        if state == -1 or (state == 2 and possible == "unknown"):
+            continue
+        target = {0: 0.0, 1: 1.0, 2: {"present": 1.0, "absent": 0.0, "half": 0.5}.get(possible)}[state]
+        q = 1 / (1 + np.exp(-(z[i, j] - 1)))
+        up = (1 - q) ** 2 * -np.log(q) if positive == "focal_margin" and loss == "hill" else -np.log(p[i, j])
+        down = (gamma - p[i, j]) * p[i, j] ** 2 if loss == "hill" else -np.log(1 - p[i, j])
+        total += target * up + (1 - target) * down
+    return total / states.size
+
+
+@pytest.mark.parametrize("loss, positive", [("hill", "log"), ("hill", "focal_margin"), ("bce", "log")])
+@pytest.mark.parametrize("possible", ["unknown", "present", "absent", "half"])
+def test_loss_equals_a_plain_computation(loss, positive, possible):
+    objective = build(loss=loss, positive=positive, possible=possible).double()
+    states = torch.tensor([[0, 1], [2, -1], [1, 2], [-1, 0]], dtype=torch.int8)
+    x = torch.randn(4, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours, logs = objective(labelled(x, states))
+    expected = plain_loss(objective.logits(x).detach().numpy(), states.numpy(), loss, positive, possible)
+    assert ours.item() == pytest.approx(expected, rel=1e-6)
+    assert float(logs["known"]) == pytest.approx(0.5 if possible == "unknown" else 0.75)
+
+
+def test_unknown_entries_have_no_gradient():
+    objective = build(possible="unknown")
+    x = torch.randn(3, 1, 6)
+    states = torch.tensor([[-1, 1], [2, 0], [-1, 1]], dtype=torch.int8)
+    objective(labelled(x, states))[0].backward()
+    assert objective.head.weight.grad[0].abs().sum() == 0 < objective.head.weight.grad[1].abs().sum()
+
+
+def test_labels_that_do_not_fit_the_head_and_bad_choices_are_refused():
+    x = torch.randn(3, 1, 6)
+    for labels in (None, torch.zeros(3, 5, dtype=torch.int8)):
+        with pytest.raises(EcgError, match="n_labels=2"):
+            build()(labelled(x, labels))
+    for field, value in (("loss", "focal"), ("positive", "hill"), ("possible", "perhaps")):
+        with pytest.raises(EcgError, match=field):
+            build(**{field: value})
+
+
+def test_lead_views_feed_one_lead_and_evaluation_takes_lead_one(batch):
+    encoder = encoders.build("net1d", "small", 1)
+    objective = objectives.build("supervised", encoder, n_labels=len(NAMES), lead_views=True)
+    assert torch.isfinite(objective(batch)[0])
+    objective.eval()
+    torch.testing.assert_close(objective.logits(batch.x), objective.head(encoder(batch.x[:, :1])))
+    seen = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        seen.append(objective.augment(batch.x))
+    frontal = [batch.x[:, i] * sign for i, sign in ((0, 1), (5, -1), (2, -1), (4, 1), (3, -1), (1, 1), (5, 1))]
+    for view in torch.stack(seen).flatten(0, 1)[:, 0]:
+        assert any((view - lead).abs().amax() < 0.05 for leads in frontal for lead in leads)
+    assert any((v[:, 0] - batch.x[:, 0]).abs().max() > 0.1 for v in seen)
+
+
+def test_augmentation_changes_training_only(batch):
+    encoder = encoders.build("net1d", "small", 12)
+    objective = objectives.build("supervised", encoder, n_labels=len(NAMES), lead_dropout=0.5, gain=0.3, shift=True)
+    torch.manual_seed(0)
+    x = objective.augment(batch.x)
+    dropped = (x == 0).all(-1)
+    assert 0.25 < dropped.float().mean() < 0.75 and not dropped.all(1).any()
+    ratio = x.abs().sum(-1) / batch.x.abs().sum(-1)  # a roll keeps the sum, the gain is one per record
+    factors = [r[~d] for r, d in zip(ratio, dropped, strict=True)]
+    assert all(torch.allclose(f, f[:1].expand_as(f), rtol=1e-4) for f in factors)
+    assert not torch.allclose(torch.stack([f[0] for f in factors]), torch.ones(len(x)), atol=0.02)
+    losses = [objective.eval()(batch)[0] for _ in range(2)]
+    assert torch.equal(*losses)
+
+
+def test_every_record_is_rolled_by_its_own_time(batch):
+    offsets = torch.tensor([0, 1, 999, 250, 500, 3, 17, 640])
+    expected = [torch.roll(x, int(k), -1) for x, k in zip(batch.x, offsets, strict=True)]
+    assert torch.equal(roll(batch.x, offsets), torch.stack(expected))
+    objective = build(shift=True)
+    torch.manual_seed(1)
+    rolled = objective.augment(batch.x)
+    found = [[torch.equal(torch.roll(x, k, -1), y) for k in range(1000)].index(True)
+             for x, y in zip(batch.x, rolled, strict=True)]  # fmt: skip
+    torch.manual_seed(1)
+    assert found == torch.randint(1000, (8,)).tolist() and len(set(found)) > 4
+
+
+def test_lead_dropout_leaves_every_record_a_lead(batch):
+    objective = build(lead_dropout=0.99)
+    torch.manual_seed(0)
+    assert (objective.augment(batch.x) != 0).any(-1).any(1).all()
