@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     command("readme", "put the results into README.md and docs/")
     command("where", "where report, figures and result table are").add_argument("--results", default="results")
     command("lab", "open JupyterLab in the environment of the study").add_argument("options", nargs="*")
-    command("objectives", "list the pretraining methods: paper, encoder, size, memory, records/s on this machine")
+    listed = command("objectives", "list the pretraining methods: paper, encoder, size, memory, records/s here")
+    listed.add_argument("names", nargs="*", help="some of them (default: all)")
     for wing in ("datasets", "encoders"):
         command(wing, f"list the {wing}")
     return top
@@ -138,7 +139,7 @@ def objectives(args) -> None:
     from ecglib import overview
 
     methods = yaml.safe_load(PARAMS.read_text())["methods"]
-    print(overview.table(methods).to_string(index=False))
+    print(overview.table(methods, args.names).to_string(index=False))
 
 
 def real(args) -> None:

@@ -54,16 +54,17 @@ def conflict(
     rr = 60 / (np.array(RATES)[pattern] + RATE_SD * rng.standard_normal(n))
     steps = rr[:, None] * (1 + JITTER * rng.standard_normal((n, int(seconds * 2.2) + 2)))
     r = np.cumsum(steps, 1) - rr[:, None] * (1 + rng.random((n, 1)))
-    t = np.arange(round(seconds * fs)) / fs
-    x = np.zeros((n, len(t)), np.float32)
+    n_times = round(seconds * fs)
+    at = np.round(r * fs).astype(int)[..., None] + np.arange(round(-0.3 * fs), round(0.6 * fs))  # samples of each beat
+    after = at / fs - r[..., None]
     centre, sd, carrier = CUES[cue]
-    for beat in r.T:
-        after = t - beat[:, None]
-        for height, at, width in WAVES:
-            x += height * _wave(after - at, width)
-        x += amplitude * y[:, None] * _wave(after - centre, sd, carrier)
+    beat = sum(height * _wave(after - middle, width) for height, middle, width in WAVES)
+    beat += amplitude * y[:, None, None] * _wave(after - centre, sd, carrier)
+    inside = (at >= 0) & (at < n_times)
+    x = np.zeros((n, n_times))
+    np.add.at(x, (np.nonzero(inside)[0], at[inside]), beat[inside])
     gain = np.linspace(1.0, 0.5, n_leads)[:, None]  # one dipole seen from further and further away
-    x = x[:, None] * gain + noise * rng.standard_normal((n, n_leads, len(t)))
+    x = x[:, None] * gain + noise * rng.standard_normal((n, n_leads, n_times))
     return Records(x.astype(np.float32), y, pattern, r)
 
 

@@ -6,23 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ecglib.signals import EcgError
+
 
 class Attention(nn.Module):
     """Multi-head attention of x (batch, token, dim) to itself, or to `context` (batch, other, context_dim).
 
-    inner: width of all heads together (default dim). mask: bool, True = may look, broadcast to (batch, head, token,
-    other); causal: a token sees itself and what is before it.
+    inner: width of all heads together (default dim); out_dim: of the result (default dim). mask: bool, True = may look,
+    broadcast to (batch, head, token, other); causal: a token sees itself and what is before it. Every token must be
+    allowed to look at one at least. EcgError where the heads do not divide the width.
     """
 
-    def __init__(self, dim, heads, *, inner=None, qkv_bias=True, bias=True, context_dim=None, dropout=0.0):
+    def __init__(
+        self, dim, heads, *, inner=None, qkv_bias=True, bias=True, context_dim=None, dropout=0.0, out_dim=None
+    ):
         super().__init__()
         inner = inner or dim
+        if inner % heads:
+            raise EcgError(f"{heads} heads for a width of {inner}", field="heads", fix="choose a divisor of the width")
         self.heads, self.dropout = heads, dropout
         if context_dim is None:
             self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         else:
             self.q, self.kv = nn.Linear(dim, inner, bias=qkv_bias), nn.Linear(context_dim, 2 * inner, bias=qkv_bias)
-        self.out = nn.Linear(inner, dim, bias=bias)
+        self.out = nn.Linear(inner, out_dim or dim, bias=bias)
 
     def forward(self, x, context=None, mask=None, causal=False):
         if context is None:
@@ -53,7 +60,8 @@ class Block(nn.Module):
     """Transformer layer: attention and a two-layer GELU network, each with a residual; LayerNorm before or after.
 
     bias: of every Linear but qkv (qkv_bias, default as bias); norm_bias: whether LayerNorm shifts. context_dim: adds
-    cross-attention to `context` between the two (or, with cross_only, in place of self-attention).
+    cross-attention to `context` (batch, other, context_dim) between the two; without a context it is skipped.
+    drop_path: chance of a record to skip a branch.
     """
 
     def __init__(
@@ -89,11 +97,11 @@ class Block(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module, rising: bool = False, std: float = 0.02) -> None:
-    """Truncated-normal Linear weights, zero biases, for a `module` with `blocks`: what a block adds to the residual
-    stream is divided by sqrt(2 depth), or by sqrt(2 l) in block l = 1 .. depth (rising)."""
+    """Truncated-normal Linear weights of sd `std` (0: 1 / sqrt(inputs)), zero biases, for a `module` with `blocks`: what
+    a block adds to the residual stream is divided by sqrt(2 depth), or by sqrt(2 l) in block l = 1 .. depth (rising)."""
     for m in module.modules():
         if isinstance(m, nn.Linear):
-            nn.init.trunc_normal_(m.weight, std=std)
+            nn.init.trunc_normal_(m.weight, std=std or m.in_features**-0.5)
             if m.bias is not None:
                 m.bias.zero_()
     for i, block in enumerate(module.blocks, 1):
@@ -102,7 +110,11 @@ def initialise(module: nn.Module, rising: bool = False, std: float = 0.02) -> No
 
 
 class AttentionPool(nn.Module):
-    """Learned queries look at tokens (batch, token, dim) -> (batch, query, dim)."""
+    """Learned queries look at tokens (batch, token, dim) -> (batch, query, out_dim), out_dim = dim unless given.
+
+    With one query, out_dim = classes and neither bias it is the attentive classifier of ECG-JEPA (arXiv 2410.13867).
+    options: of `Attention`.
+    """
 
     def __init__(self, dim, heads, queries=1, **options):
         super().__init__()
@@ -115,8 +127,12 @@ class AttentionPool(nn.Module):
 
 def sincos(positions: torch.Tensor, dim: int, interleaved: bool = False) -> torch.Tensor:
     """Fixed position codes: positions (n,) -> float32 (n, dim): sines then cosines of positions / 10000^(2i/dim), or
-    each sine beside its cosine (interleaved)."""
-    rate = torch.exp(torch.arange(dim // 2, dtype=torch.float64) * (-math.log(10000) * 2 / dim))
+    each sine beside its cosine (interleaved). EcgError for an odd dim."""
+    if dim % 2:
+        raise EcgError(f"position codes of size {dim}", field="dim", fix="choose an even size")
+    rate = torch.exp(
+        torch.arange(dim // 2, dtype=torch.float64, device=positions.device) * (-math.log(10000) * 2 / dim)
+    )
     angle = positions.double()[:, None] * rate
     parts = torch.stack([angle.sin(), angle.cos()], -1) if interleaved else torch.cat([angle.sin(), angle.cos()], -1)
     return parts.flatten(1).float()

@@ -25,7 +25,7 @@ def spans(batch: int, n: int, p: float, length: int, min_spans: int = 2) -> torc
         reason = f"{n} tokens are too few for spans of {length}"
         raise EcgError(reason, field="span", fix="give longer records or shorter spans")
     starts = n - length + 1
-    left = torch.full((batch, 1), round(spans_hide(n, p, length, min_spans)))
+    left = torch.full((batch, 1), max(length, round(spans_hide(n, p, length, min_spans))))
     mask = torch.zeros(batch, n, dtype=torch.bool)
     offsets = torch.arange(length)
     while left.any():

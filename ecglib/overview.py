@@ -39,7 +39,7 @@ class Sample:
         meta = {name: torch.full((n,), torch.nan) for name in ("smoking", "systolic", "cholesterol", "hdl")}
         meta |= {"age": torch.linspace(30, 80, n), "sex": torch.arange(n).remainder(2).float()}
         meta["age"][::7] = torch.nan
-        states = torch.from_numpy(labels[LABELS].to_numpy(np.int8))
+        states = torch.tensor(labels[LABELS].to_numpy(np.int8))
         x = torch.from_numpy(np.ascontiguousarray(x[:, :leads], np.float32))
         self._all = Batch(
             x, torch.ones(x.shape[:2], dtype=torch.bool), torch.arange(n) // 2, meta, self.texts, states, peaks
@@ -75,15 +75,15 @@ def example_first(name: str, data, folder, size: str = "small", n_leads: int = 1
     return str(folder)
 
 
-def table(settings: dict | None = None, batch_size: int = 64, steps: int = 3) -> pd.DataFrame:
+def table(settings: dict | None = None, names=(), batch_size: int = 64, steps: int = 3) -> pd.DataFrame:
     """One row per objective: paper, encoder, parameters, memory of a training step (MiB), records/s on this machine.
 
-    settings: {objective: {"encoder", "size", ...}} as in section `methods` of params.yaml. Memory counts weights,
+    settings: {objective: {"encoder", "size", ...}} as in section `methods` of params.yaml; names: some of them. Memory counts weights,
     gradients, AdamW's moments and what is kept for the backward pass. Speed: the best of `steps` steps.
     """
     data, rows = Sample(batch_size), []
     with tempfile.TemporaryDirectory() as folder:
-        for name in objectives.names():
+        for name in names or objectives.names():
             chosen = (settings or {}).get(name) or {}
             encoder, size = chosen.get("encoder") or objectives.module(name).ENCODER, chosen.get("size") or "small"
             first = example_first(name, data, Path(folder) / name)

@@ -11,9 +11,10 @@ import json
 import os
 import shlex
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
-from ecglib import execute, objectives, wings
+from ecglib import execute, objectives
 from ecglib.signals import EcgError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,12 +29,12 @@ def closure(code: str, strings=()) -> list[str]:
     Tables count with the module that names them. A package's __init__ with nothing but a docstring is left out.
     """
     found, queue = set(), [(code, "ecglib")]
-    named = {*strings, *_strings(ast.parse(code))}
+    named = {*strings, *_words(code)}
     while queue:
         text, package = queue.pop()
-        tree = ast.parse(text)
-        named |= _built(tree)
-        fresh = [p for name in _imports(tree, package) for p in _files(name)]
+        imported, built = _facts(text, package)
+        named |= built
+        fresh = [p for name in imported for p in _files(name)]
         fresh += [p for wing in WINGS for p in _wing(wing, named, {*found, *fresh})]
         for path in dict.fromkeys(fresh):
             if path not in found:
@@ -41,6 +42,18 @@ def closure(code: str, strings=()) -> list[str]:
                 queue.append((path.read_text(), _package(path)))
     tables = {table for path in found for table in _tables(path)}
     return sorted(os.path.relpath(p, ROOT) for p in {p for p in found if not _empty(p)} | tables)
+
+
+@lru_cache(maxsize=1024)
+def _facts(text: str, package: str) -> tuple[frozenset, frozenset]:
+    """What a text imports and what it builds by name; remembered, since many stages ask for the same files."""
+    tree = ast.parse(text)
+    return frozenset(_imports(tree, package)), frozenset(_built(tree))
+
+
+@lru_cache(maxsize=1024)
+def _words(text: str) -> frozenset:
+    return frozenset(_strings(ast.parse(text)))
 
 
 def _package(path: Path) -> str:
@@ -72,7 +85,7 @@ def _files(name: str) -> list[Path]:
 
 def _wing(wing: str, named: set, found: set) -> list[Path]:
     folder = ROOT / "ecglib" / wing
-    members = sorted(p for f in wings.folders([folder], wing) for p in Path(f).glob("*.py") if p.name != "__init__.py")
+    members = sorted(p for p in folder.glob("*.py") if p.name != "__init__.py")
     if folder / "__init__.py" not in found:
         return []
     chosen = [p for p in members if p.stem in named]
@@ -97,7 +110,7 @@ def _text(node) -> str:
 
 def _tables(path: Path) -> set[Path]:
     """Files and folders beside the module that its text names, other than Python ones."""
-    named = (path.parent / text for text in _strings(ast.parse(path.read_text())) if text and "\n" not in text)
+    named = (path.parent / text for text in _words(path.read_text()) if text and "\n" not in text)
     beside = {p for p in named if path.parent in p.parents and ".." not in p.parts and len(p.name) < 100 and p.exists()}
     return {p for p in beside if p.suffix != ".py" and not (p / "__init__.py").exists()}
 

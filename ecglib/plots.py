@@ -25,11 +25,13 @@ from ecglib.look import (
     save,
     style,
 )
+from ecglib.panels import comparison, training_panels
 from ecglib.signals import EcgError
 from ecglib.surveys import prevalence, spectra
 
 __all__ = [
     "calibration",
+    "comparison",
     "ecg_paper",
     "embedding_map",
     "forest",
@@ -40,6 +42,7 @@ __all__ = [
     "spectra",
     "style",
     "training_curves",
+    "training_panels",
 ]
 
 BASELINES = {"random": "#9AA0A6", "features": "#6B7178", "scratch": "#2B2F33"}

@@ -36,6 +36,16 @@ def load(source):
     return tables
 
 
+def of_task(probes, task: str, methods: str = ""):
+    """`load` the predictions of one task below the folder `probes`, where each method has a folder TASK-METHOD.
+
+    methods: names with commas between them; "" takes all that are there.
+    """
+    chosen = [f"{task}-{name}" for name in methods.split(",")] if methods else f"{task}-*"
+    folders = sorted(Path(probes).glob(chosen)) if isinstance(chosen, str) else [Path(probes) / name for name in chosen]
+    return load([folder / "predictions.parquet" for folder in folders])
+
+
 def _checked(file):
     if not Path(file).is_file():
         raise EcgError("no such file", file=file)
@@ -115,6 +125,20 @@ def replicates(place, model, metric, n=1000, seed=0, thresholds=None):
         values.append(value + blind)
     spread = np.std(points, axis=0, ddof=1) if len(points) > 1 else np.full(len(points[0]), np.nan)
     return metrics.mean_known(np.stack(points, -1)), metrics.mean_known(np.stack(values, -1)), spread
+
+
+def leaders(predictions, n: int = 4, fraction: float = 0.1, mode: str = "linear") -> list[str]:
+    """The `n` encoders with the highest mean macro AUROC on validation records at a label fraction, best first.
+
+    Baselines are left out. What a figure shows is chosen here, so that the test patients choose nothing.
+    """
+    there = predictions[(predictions["mode"] == mode) & np.isclose(predictions["fraction"], fraction)]
+    there = there[~there["encoder"].isin(("random", "features", "scratch"))]
+    found = {}
+    for place in places(there[there["split"] == "val"]):
+        for (encoder, *_), runs in place.p.items():
+            found.setdefault(encoder, []).extend(metrics.macro_auroc(place.y, p) for p in runs.values())
+    return sorted(found, key=lambda name: -np.mean(found[name]))[:n]
 
 
 def validation(predictions, n=200, seed=0):

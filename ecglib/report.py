@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 
 from ecglib import metrics
-from ecglib.predictions import MODEL, PLACE, contract, load, places, replicates
+from ecglib.predictions import MODEL, PLACE, contract, leaders, load, of_task, places, replicates
 from ecglib.signals import EcgError
 from ecglib.transfer import external
 
 __all__ = [
+    "Replicates",
     "calibration",
     "contract",
     "differences",
     "external",
+    "leaders",
     "load",
+    "of_task",
     "result_table",
     "scores",
 ]
@@ -33,19 +36,35 @@ def _averages(place, point, min_positives):
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def scores(predictions, names=("auroc", "auprc"), *, n=1000, seed=0, min_positives=10, policy="drop", level=0.95):
+class Replicates:
+    """`predictions.replicates` with a memory, so that scores and differences of one task are resampled once."""
+
+    def __init__(self, n=1000, seed=0):
+        self.n, self.seed, self._found = n, seed, {}
+
+    def __call__(self, place, model, metric):
+        key = (*place[:2], *model, metric)
+        if key not in self._found:
+            self._found[key] = replicates(place, model, metric, self.n, self.seed)
+        return self._found[key]
+
+
+def scores(
+    predictions, names=("auroc", "auprc"), *, n=1000, seed=0, min_positives=10, policy="drop", level=0.95, drawn=None
+):
     """Tidy table, a row per cohort, split, model, metric and label: "macro" over all labels that have both classes,
     "macro >= 10" over those with `min_positives`, then each label (NaN without both classes: named, never skipped).
 
     point, low, high; bias of the bootstrap; seed_sd: sd over the n_seeds runs (of the macro for macro rows);
     n_labels in the average and labels_used, the mean number of them in a replicate. names: keys of
-    metrics.STATISTICS for probabilities. Raises EcgError where models do not share one contract.
+    metrics.STATISTICS for probabilities. drawn: `Replicates` to share with `differences` (n and seed are then its own).
+    Raises EcgError where models do not share one contract.
     """
-    rows = []
+    rows, drawn = [], drawn or Replicates(n, seed)
     for place in places(predictions):
         for model in place.p:
             for metric in names:
-                found = replicates(place, model, metric, n, seed)
+                found = drawn(place, model, metric)
                 head = dict(zip([*PLACE, *MODEL, "metric"], [*place[:2], *model, metric], strict=True))
                 for name, mask in _averages(place, found[0], min_positives).items():
                     spread = _spread(place, model, metric, mask)
@@ -80,20 +99,22 @@ def _spread(place, model, metric, mask):
 
 
 def differences(
-    predictions, references=("random", "features", "scratch"), names=("auroc",), *, n=1000, seed=0, min_positives=0
-):
+    predictions, references=("random", "features", "scratch"), names=("auroc",), *, n=1000, seed=0, min_positives=0,
+    drawn=None,
+):  # fmt: skip
     """Macro score of every other encoder minus that of each reference encoder at the same label fraction, paired.
 
-    point, low, high; p: two-sided bootstrap (`metrics.two_sided`); p_holm: adjusted over the whole returned table, so
-    the filter on the predictions defines the family. A reference that was not run at a fraction leaves a row of NaN.
+    point, low, high; p: two-sided bootstrap (`metrics.two_sided`); p_holm: adjusted over the methods that are compared
+    with one reference, by one metric, at one label fraction of one cohort and split: each such question is a family.
+    A reference that was not run at a fraction leaves a row of NaN. drawn: `Replicates` to share with `scores`.
     Raises EcgError when a cohort and split has no reference at all.
     """
-    rows = []
+    rows, drawn = [], drawn or Replicates(n, seed)
     for place in places(predictions):
         if not any(model[0] in references for model in place.p):
             raise EcgError(f"none of {references} in {place.cohort}/{place.split}", field="encoder", fix="predict one")
         for metric in names:
-            found = {model: replicates(place, model, metric, n, seed)[:2] for model in place.p}
+            found = {model: drawn(place, model, metric)[:2] for model in place.p}
             ours = [model for model in found if model[0] not in references]
             for model, reference in ((model, reference) for model in ours for reference in references):
                 rivals = [rival for rival in found if rival[0] == reference and rival[2] == model[2]]
@@ -102,7 +123,8 @@ def differences(
                     rows.append(head + _difference(place, found[model], found.get(rival), min_positives))
     columns = [*PLACE, *MODEL, "reference", "reference_mode", "metric", "point", "low", "high", "p", "n_labels"]
     result = pd.DataFrame(rows, columns=columns)
-    result.insert(len(columns) - 1, "p_holm", metrics.holm(result["p"]))
+    family = result.groupby([*PLACE, "fraction", "reference", "metric"])["p"]
+    result.insert(len(columns) - 1, "p_holm", family.transform(lambda p: metrics.holm(p.to_numpy())))
     return result
 
 

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import plots
-from ecglib.predictions import contract, load
-from ecglib.report import MACRO, differences, external, result_table, scores
+from ecglib.report import MACRO, result_table
 from ecglib.signals import EcgError
 
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "torch", "lightning-fabric", "matplotlib", "wfdb")
@@ -155,52 +154,39 @@ def write_html(out, sections, title="ECG foundation models: the study", lead="")
     return out
 
 
-def build(results, out, *, n=1000):
+def build(results, out):
     """Write the page of the study to `out`/index.html, its numbers to results.csv and differences.csv (tidy) and
     scores.json (for `dvc metrics`), from what the stages left in `results`; returns the path of the page.
 
-    probe/TASK-METHOD/predictions.parquet are read; the stages' figures (captions from a captions.json beside them,
-    {name: words}), executed notebooks and cohorts/*/cohort.json are shown. Validation is not scored.
-    Raises EcgError where there are no predictions, or models were evaluated on different records or labels.
+    The tables of notebook 09 are read; the stages' figures (captions from a captions.json beside them, {name: words}),
+    executed notebooks and cohorts/*/cohort.json are shown. Raises EcgError where the tables are not there.
     """
-    results, out = Path(results), Path(out)
-    files = sorted(results.glob("probe/*/predictions.parquet"))
-    if not files:
-        raise EcgError("no predictions of any probe", file=results / "probe", fix="run the stages first: `dvc repro`")
-    tasks = sorted({file.parent.name.split("-")[0] for file in files})
-    tables, gaps, sections = [], [], []
-    for task in tasks:
-        predictions = load([file for file in files if file.parent.name.split("-")[0] == task])
-        scored = predictions[predictions["split"] != "val"]
-        tables.append(scores(scored, n=n).assign(task=task))
-        gaps.append(differences(scored, n=n).assign(task=task))
-        caption = f"{_CAPTION}, {n:,} resamples."
-        blocks = [table(result_table(tables[-1], gaps[-1], _drops(predictions, n), fraction=None), caption)]
-        sections.append((f"Results: task {task}", [*blocks, table(contract(predictions), "What is compared.")]))
+    results, out, tables = Path(results), Path(out), {}
+    for name in ("scores", "differences", "transfer", "contract"):
+        file = results / f"figures/{name}.csv"
+        if not file.is_file():
+            raise EcgError("no such table", file=file, fix="run the stages first: `dvc repro`")
+        tables[name] = pd.read_csv(file, keep_default_na=name != "contract")
+    sections = []
+    for task in tables["scores"]["task"].drop_duplicates():
+        one = {name: rows[rows["task"] == task].drop(columns="task") for name, rows in tables.items()}
+        text = result_table(one["scores"], one["differences"], one["transfer"], fraction=None)
+        blocks = [table(text, _CAPTION), table(one["contract"], "What is compared.")]
+        sections.append((f"Results: task {task}", blocks))
     out.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("results.csv", tables), ("differences.csv", gaps)):
-        pd.concat(rows, ignore_index=True).to_csv(out / name, index=False, float_format="%.6f", lineterminator="\n")
+    for name, rows in (("results.csv", tables["scores"]), ("differences.csv", tables["differences"])):
+        rows.to_csv(out / name, index=False, float_format="%.6f", lineterminator="\n")
     _draw(results, out)
-    (out / "scores.json").write_text(json.dumps(_nested(pd.concat(tables)), indent=1, sort_keys=True) + "\n")
+    (out / "scores.json").write_text(json.dumps(_nested(tables["scores"]), indent=1, sort_keys=True) + "\n")
     return write_html(out / "index.html", sections + _remaining(results, out), lead=_LEAD)
 
 
 _LEAD = "Pretrained on one hospital, probed there with few labels, and tried on others: every number with its interval."
 _CAPTION = (
     "Macro averages over all labels and over those with ten or more positives; paired differences to the random encoder"
-    " and to boosting on hand-made features (two-sided p, adjusted by Holm over the task); elsewhere also the change"
-    " from the test patients at home, over the labels of both. In brackets 95 % intervals by bootstrap of patients"
+    " and to boosting on hand-made features (two-sided p, adjusted by Holm over the methods); elsewhere also the change"
+    " from the test patients at home, over the labels of both. In brackets 95 % intervals by bootstrap of patients."
 )
-
-
-def _drops(predictions, n):
-    """`external` against the one cohort that has a test and a validation split; None without one, or without others."""
-    there = set(predictions[["cohort", "split"]].itertuples(index=False, name=None))
-    homes = [cohort for cohort, split in there if split == "test" and (cohort, "val") in there]
-    if len(homes) != 1 or len(there) < 3:
-        return None
-    home = homes[0]
-    return external(predictions, (home, "test"), (home, "val"), names=("auroc",), n=n)
 
 
 def _draw(results, out):
@@ -211,11 +197,8 @@ def _draw(results, out):
     """
     histories = {f.parent.name: pd.read_csv(f) for f in sorted(results.glob("pretrain/*/history.csv"))}
     if histories:
-        sides = {f"{n}, {words}": h.rename(columns={column: "mean loss"}) for n, h in histories.items()
-                 for column, words in (("loss", "pretraining"), ("val_loss", "validation")) if column in h}  # fmt: skip
-        sides = {name: h[["step", "mean loss"]] for name, h in sides.items()}
         caption = "Loss of pretraining: running mean over batches with the 10 to 90 % band, and on validation patients."
-        plots.save(plots.training_curves(sides, "mean loss"), out, "training_curves", caption)
+        plots.save(plots.training_panels(histories), out, "training_curves", caption)
     for file in sorted(results.glob("probe/*/features.npy")):
         names = pd.read_csv(file.with_name("features.csv"), keep_default_na=False)["label"].to_numpy()
         ax = plots.embedding_map(np.load(file), names)

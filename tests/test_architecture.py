@@ -45,6 +45,7 @@ FLOORS = [
         "look",
         "clinical",
         "surveys",
+        "panels",
         "plots",
         "predictions",
         "transfer",
@@ -69,7 +70,7 @@ NUMERIC = {"numpy", "pandas", "pyarrow", "scipy", "sklearn", "torch", "lightning
 ONLY = {  # package -> the rooms that may import it
     "wfdb": {"wfdb_io", "datasets/"},
     "sleepecg": {"beats"},
-    "matplotlib": {"look", "clinical", "surveys", "plots", "study"},
+    "matplotlib": {"look", "clinical", "surveys", "panels", "plots", "study"},
     "joblib": {"packing", "cohort"},
     "lightning_fabric": {"train"},
     "papermill": {"execute"},

@@ -1,11 +1,11 @@
-"""Frontal views against the electrode potentials, and the draw of a view."""
+"""Frontal views against the electrode potentials, the draw of a view, and what changes a signal."""
 
 import numpy as np
 import pytest
 import torch
 
 from ecglib import augment
-from ecglib.signals import LEADS, limb
+from ecglib.signals import LEADS, EcgError, limb
 
 
 def twelve(batch=4, n_times=50):
@@ -58,3 +58,126 @@ def test_probability_bounds(p, share):
     x = torch.from_numpy(twelve(50, 20))
     drawn = augment.random_lead_view(x, torch.Generator().manual_seed(0), p)
     assert torch.isclose(drawn, x[:, :1], atol=1e-6).all(dim=-1).float().mean().item() == share
+
+
+def signals(batch=6, n_leads=3, n_times=1000, seed=0):
+    return torch.randn(batch, n_leads, n_times, generator=torch.Generator().manual_seed(seed))
+
+
+def test_roll_and_gain_act_on_every_record_by_itself():
+    x, offsets = signals(), torch.tensor([0, 1, 999, 500, 3, 17])
+    expected = torch.stack([torch.roll(r, int(k), -1) for r, k in zip(x, offsets, strict=True)])
+    assert torch.equal(augment.roll(x, offsets), expected)
+    torch.manual_seed(0)
+    factors = augment.gain(x, 0.3) / x
+    torch.testing.assert_close(factors, factors[:, :1, :1].expand_as(factors), rtol=1e-4, atol=0)
+    assert len(torch.unique(factors[:, 0, 0])) == 6
+    logs = torch.log(augment.gain(torch.ones(5000, 1, 1), 0.3))
+    assert abs(logs.std().item() - 0.3) < 0.02 and abs(logs.mean().item()) < 0.02
+
+
+def test_time_mask_hides_one_stretch_of_the_requested_length_in_all_leads():
+    torch.manual_seed(0)
+    hidden = augment.time_mask(torch.ones(2000, 2, 500), 0.1, 0.3) == 0
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+    share = hidden[:, 0].float().mean(-1)
+    assert share.min() >= 0.1 and share.max() <= 0.3 and abs(share.mean().item() - 0.2) < 0.01
+    edges = hidden[:, 0].int().diff(dim=-1, prepend=torch.zeros(2000, 1), append=torch.zeros(2000, 1))
+    assert (edges == 1).sum(-1).eq(1).all()
+    assert hidden[:, 0].float().mean(0)[250] > 0.2 and hidden[:, 0, 0].any() and hidden[:, 0, -1].any()
+    some = augment.time_mask(torch.ones(2000, 2, 500), 0.1, 0.3, p=0.2)
+    assert abs((some == 0).any(-1)[:, 0].float().mean().item() - 0.2) < 0.03
+
+
+def test_standardise_gives_every_lead_mean_zero_and_population_sd_one():
+    x = signals() * torch.tensor([0.01, 1.0, 50.0])[:, None] + 3
+    x[2, 1] = 1e6
+    z = augment.standardise(x)
+    assert (z[2, 1] == 0).all()
+    x, z = x.double().numpy(), z.numpy()
+    for i, lead in np.ndindex(6, 3):
+        if (i, lead) != (2, 1):
+            np.testing.assert_allclose(z[i, lead], (x[i, lead] - x[i, lead].mean()) / x[i, lead].std(), atol=1e-3)
+
+
+def test_noise_has_the_requested_size_in_the_leads_that_are_there():
+    torch.manual_seed(0)
+    x, there = signals(500, 12, 300), torch.rand(500, 12) > 0.3
+    x = x * there[..., None]
+    added = augment.add_noise(x, there, 0.5, 100) - x
+    rms = added.square().mean(-1).sqrt()
+    assert (added[~there] == 0).all()
+    noisy = (added != 0).any(-1).any(-1)
+    assert abs(noisy.float().mean().item() - 0.8) < 0.06  # one choice of five is no noise
+    assert (rms[there & noisy[:, None]] - 0.5).abs().max() < 1e-3
+    assert (torch.corrcoef(added[noisy][0][there[noisy][0]]).abs().min()) < 0.99  # leads do not all get the same
+
+
+def all_leads(batch=64, n_times=200):
+    """Signals whose level is the number of the lead."""
+    x = torch.arange(12.0)[None, :, None] + 0.01 * signals(batch, 12, n_times)
+    return x, torch.ones(batch, 12, dtype=torch.bool)
+
+
+def plain(n_leads, **changes):
+    return augment.PairViews(n_leads, **{"noise_rms": 0.0, "masked": 0.0, "zscore": False, **changes})
+
+
+def test_both_views_show_the_same_lead_as_often_as_they_should():
+    torch.manual_seed(0)
+    first, second = plain(1).draw_leads(torch.ones(10_000, 12, dtype=torch.bool))
+    assert abs((first == second).float().mean().item() - (0.8 + 0.2 / 12)) < 0.01
+    counts = torch.bincount(torch.cat([first, second]), minlength=12) / 20_000
+    assert (counts - 1 / 12).abs().max() < 0.01
+    x, there = all_leads()
+    v1, v2 = plain(1)(x, there, True)
+    assert v1.shape == (64, 1, 200)
+    torch.manual_seed(1)
+    v1, v2 = plain(1)(x, there, True)
+    torch.manual_seed(1)
+    first, second = plain(1).draw_leads(there)
+    rows = torch.arange(64)
+    assert torch.equal(v1[:, 0], x[rows, first]) and torch.equal(v2[:, 0], x[rows, second])
+
+
+def test_missing_leads_are_not_drawn():
+    there = torch.zeros(500, 12, dtype=torch.bool)
+    there[:, [3, 7]] = True
+    torch.manual_seed(0)
+    for lead in plain(1, same_lead=0.0).draw_leads(there):
+        assert set(lead.tolist()) == {3, 7}
+
+
+def test_an_encoder_of_several_leads_gets_all_of_them_in_both_views():
+    x, there = all_leads()
+    v1, v2 = plain(12)(x, there, True)
+    assert torch.equal(v1, x) and torch.equal(v2, x)
+    v1, v2 = augment.PairViews(12)(x, there, True)
+    assert v1.shape == v2.shape == x.shape and not torch.equal(v1, v2)
+    with pytest.raises(EcgError, match="12 leads for an encoder of 3"):
+        augment.PairViews(3)(x, there, True)
+
+
+def test_evaluation_draws_the_same_every_time_and_takes_the_first_lead():
+    x, there = all_leads()
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    v1, v2 = augment.PairViews(1)(x, there, False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    again = augment.PairViews(1)(x, there, False)
+    assert torch.equal(v1, again[0]) and torch.equal(v2, again[1]) and not torch.equal(v1, v2)
+    v1, v2 = plain(1)(x, there, False)
+    assert torch.equal(v1, x[:, :1]) and torch.equal(v2, v1)
+
+
+def test_views_are_standardised_after_everything_else():
+    x, there = all_leads()
+    there[:, 4] = False
+    x[:, 4] = 0
+    torch.manual_seed(0)
+    v, _ = augment.PairViews(12)(x, there, True)
+    torch.testing.assert_close(v.mean(-1), torch.zeros(64, 12), atol=1e-3, rtol=0)
+    expected = torch.ones(64, 12)
+    expected[:, 4] = 0
+    torch.testing.assert_close(v.std(-1, correction=0), expected, atol=1e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""One contract for every objective and every encoder there is, plug-ins included: files are discovered, never listed."""
+"""One contract for every objective there is: files are discovered, never listed."""
 
 import copy
 import warnings

@@ -45,13 +45,25 @@ def test_found_peaks_equal_given_ones_and_tokens_fit_the_words(ecgs):
 
 
 def test_a_record_does_not_depend_on_its_neighbours(ecgs):
-    """Sentences of one batch have the length of its longest: padding must not be looked at."""
-    x, peaks = ecgs
-    peaks = peaks.clone()
-    peaks[0, 4:] = -1
+    """Sentences of one batch have the length of the longest beside them, which must not be seen in the shorter."""
+    x, peaks = ecgs[0].repeat(3, 1, 1), ecgs[1].repeat(3, 1)
+    for i in range(12):
+        peaks[i, 2 + i // 2 :] = -1
+    peaks = peaks[torch.randperm(12, generator=torch.Generator().manual_seed(0))]
     encoder = encoders.build("beat_transformer").eval()
-    alone = torch.cat([encoder(x[i : i + 1], peaks[i : i + 1]) for i in range(4)])
+    alone = torch.cat([encoder(x[i : i + 1], peaks[i : i + 1]) for i in range(12)])
     torch.testing.assert_close(encoder(x, peaks), alone, atol=1e-5, rtol=1e-4)
+    assert encoder.words(x, peaks).real.sum(1).unique().numel() > 5
+
+
+def test_missing_leads_are_not_looked_at(ecgs):
+    x, peaks = ecgs[0].clone(), ecgs[1]
+    x[:, 4] = 0
+    for attend_pads in (False, True):
+        encoder = encoders.build("beat_transformer", attend_pads=attend_pads).eval()
+        words = encoder.words(x, peaks)
+        other = words._replace(lead=torch.where(words.real, words.lead, 9))
+        assert torch.equal(encoder.sentence(words)[:, 0], encoder.sentence(other)[:, 0]) != attend_pads
 
 
 def test_other_rates_give_the_same_features(ecgs):

@@ -1,6 +1,7 @@
 """Noise: mixing at a requested ratio, spectra of the simulated kinds, windows of packed noise."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def ratio(x, mixed):
 
 @pytest.fixture
 def packed(tmp_path):
-    """Noise whose samples tell their channel and time: channel c holds c * 10000 + time, shuffled by a sine."""
+    """Packed noise of six different channels: (path, tracks)."""
     t = np.arange(3000)
     tracks = np.stack([np.sin(0.01 * (c + 1) * t) + 1e-3 * t for c in range(6)]).astype(np.float32)
     np.save(tmp_path / "noise.npy", tracks)
@@ -105,8 +106,6 @@ def test_packed_noise_is_read_again_when_the_file_changes(packed):
     path, tracks = packed
     assert noise.load(path) is noise.load(str(path))
     np.save(path, -tracks)
-    import os
-
     os.utime(path, ns=(1, 1))
     assert torch.equal(noise.load(path).tracks["wander"], torch.from_numpy(-tracks[:2]))
 

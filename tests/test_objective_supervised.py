@@ -42,7 +42,7 @@ def test_hill_negatives_have_the_published_values_and_gradients():
 
 def build(**params):
     encoder = nn.Module()
-    encoder.dim, encoder.forward = 4, lambda x: x[:, 0, :4]
+    encoder.dim, encoder.n_leads, encoder.forward = 4, 1, lambda x: x[:, 0, :4]
     return objectives.build("supervised", encoder, **{"n_labels": 2, **params})
 
 

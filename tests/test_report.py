@@ -176,7 +176,14 @@ def test_differences_are_paired_and_adjusted(home):
     assert row["point"] == pytest.approx(np.mean(points)) and row["reference_mode"] == "linear"
     assert row["low"] == pytest.approx(np.quantile(np.mean(gaps, axis=0), 0.025)) and row["low"] > 0
     assert row["p"] == pytest.approx(metrics.two_sided(np.mean(gaps, axis=0)))
-    np.testing.assert_allclose(table["p_holm"], metrics.holm(table["p"]))
+    np.testing.assert_allclose(table["p_holm"], table["p"])  # one method: no comparison to correct for
+    weaker = home[home["encoder"] == "supervised"].assign(encoder="clef")
+    weaker["probability"] = (weaker["probability"] + np.random.default_rng(0).random(len(weaker))) / 2
+    both = report.differences(pd.concat([home, weaker]), n=200)
+    assert set(both["encoder"]) == {"supervised", "clef"}
+    for _, family in both.groupby(["cohort", "split", "fraction", "reference"]):
+        assert len(family) == 2
+        np.testing.assert_allclose(family["p_holm"], metrics.holm(family["p"].to_numpy()))
     partial = home[(home["encoder"] != "scratch") | (home["fraction"] == 1)]
     gap = report.differences(partial, n=20).query("reference == 'scratch'")
     assert gap["point"].isna().tolist() == [True, False]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from test_report import SKILL, place
 
+from ecglib import report
 from ecglib import study as html
 from ecglib.signals import EcgError
 
@@ -68,6 +69,16 @@ def study(folder):
         parts = pd.concat([place("A", "test", 30), place("A", "val", 20), place("B", "external", 25)])
         parts[parts["encoder"] == method[0]].to_parquet(file)
         file.with_name("03_linear_probing.html").write_text("x")
+    (folder / "figures").mkdir()
+    predictions = {task: report.of_task(folder / "probe", task) for task in ("twelve", "single")}
+    for name, table in {
+        "scores": lambda p: report.scores(p[p.split != "val"], n=30),
+        "differences": lambda p: report.differences(p[p.split != "val"], n=30),
+        "transfer": lambda p: report.external(p, names=("auroc",), n=30),
+        "contract": report.contract,
+    }.items():
+        rows = pd.concat([table(p).assign(task=task) for task, p in predictions.items()])
+        rows.to_csv(folder / f"figures/{name}.csv", index=False)
     counts = dict.fromkeys(("packed", "patients", "rows", "rows_with_missing_lead", "rows_with_gap"), 3)
     counts |= {"records": 5, "rejected": 2, "rejected_by_reason": {"zero length": 2}}
     for name, words in {
@@ -83,10 +94,10 @@ def study(folder):
 
 def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
     results = study(tmp_path / "results")
-    out = html.build(results, results / "report", n=30)
+    out = html.build(results, results / "report")
     files = {file.name: file.read_bytes() for file in out.parent.iterdir()}
     assert set(files) == {"index.html", "results.csv", "differences.csv", "scores.json"}
-    html.build(results, results / "report", n=30)
+    html.build(results, results / "report")
     assert files == {file.name: file.read_bytes() for file in out.parent.iterdir()}
     words, found = files["index.html"].decode(), Links(files["index.html"].decode())
     for shown in ("task twelve", "task single", "Inside against outside.", "zero length: 2", "probe / twelve-random"):
@@ -100,5 +111,5 @@ def test_the_study_becomes_a_page_tables_and_scores(tmp_path):
     row = row.query("metric == 'auroc' and label == 'macro'").iloc[0]
     score = json.loads(files["scores.json"])["single"]["B/external"]["random, linear"]["10 %"]["auroc"]
     assert [score[end] for end in ("point", "low", "high")] == [row["point"], row["low"], row["high"]]
-    with pytest.raises(EcgError, match="no predictions"):
+    with pytest.raises(EcgError, match="no such table"):
         html.build(tmp_path, tmp_path / "out")

@@ -20,8 +20,6 @@ import pandas as pd
 from ecglib import wfdb_io, wings
 from ecglib.signals import EcgError, Recording, canonical
 
-__path__ = wings.folders(__path__, "datasets")
-
 
 def names() -> list[str]:
     """Names of the datasets there are."""

@@ -19,8 +19,6 @@ from ecglib import wings
 from ecglib.checkpoint import write_atomic
 from ecglib.signals import EcgError
 
-__path__ = wings.folders(__path__, "encoders")
-
 
 def names() -> list[str]:
     """Names of the encoders there are."""

@@ -15,6 +15,7 @@ from ecglib.signals import EcgError
 
 SMALL = dict(dim=64, depth=2, heads=4, head_width=16, hidden=128, limit=240)
 BASE = dict(dim=768, depth=12, heads=8, head_width=64, hidden=1024, dropout=0.1)
+GROUPS = 4  # of records of like length
 PUBLISHED = dict(limit=256, order="lead", convolve=True, attend_pads=True, fallback=False)
 SIZES = {
     "small": SMALL,  # heartlang.md section 9
@@ -51,7 +52,7 @@ class Sentence(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, words: beatwords.Words, hidden=None, mask_token=None, bare: bool = False) -> torch.Tensor:
-        """(batch, 1 + n, dim): the class token, then one vector per word.
+        """(batch, 1 + n, dim): the class token, then one vector per word, zero for padding that is not attended to.
 
         hidden: bool (batch, n), words whose embedding is replaced by mask_token (dim,). bare: leave lead and time out.
         Seconds beyond the time table (15) share its last row.
@@ -65,10 +66,23 @@ class Sentence(nn.Module):
         if not bare:
             h = h + self.lead(words.lead) + self.time(words.time.clamp(max=self.time.num_embeddings - 1))
         h = torch.cat([self.class_token.expand(len(h), 1, -1).to(h), h], 1) + self.positions[: h.shape[1] + 1]
-        mask = None if self.attend_pads else pad(words.real, (1, 0), value=True)[:, None, None]
+        return self._layers(h) if self.attend_pads else self._by_length(h, pad(words.real, (1, 0), value=True))
+
+    def _layers(self, h, mask=None):
         for block in self.blocks:
             h = block(h, mask=mask)
         return self.norm(h)
+
+    def _by_length(self, h, real):
+        """The layers on h (batch, n, dim), in GROUPS groups of like length: half of a batch can be padding."""
+        length = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
+        rank = length.argsort(stable=True)
+        parts = []
+        for rows in rank.tensor_split(min(GROUPS, max(1, len(h)))):
+            n = int(length[rows[-1:]].sum())
+            part = self._layers(h[rows, :n], real[rows, None, None, :n])
+            parts.append(pad(part, (0, 0, 0, h.shape[1] - n)))
+        return torch.cat(parts)[rank.argsort()] * real[..., None]
 
 
 class Encoder(nn.Module):

@@ -1,4 +1,4 @@
-"""U-Net over the independent leads (idea: arXiv 2502.00559, which gives no widths); its contracting half is the encoder.
+"""U-Net over the independent leads (arXiv 2502.00559, which gives no widths); its contracting half is the encoder.
 
 Input: the leads that are not linear combinations of others, mean-removed, over one corpus constant, and as many mask
 channels. Of twelve leads these are I, II, V1 .. V6 (by position, standard order); any other number is taken as it is.

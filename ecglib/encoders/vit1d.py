@@ -6,6 +6,8 @@ only. Positions are sines and cosines computed for the length at hand, so that a
 last whole patch are dropped.
 """
 
+import re
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,9 +21,9 @@ K = dict(joint=False, positions="every block", qkv_bias=False, eps=1e-5)
 JEPA_S, JEPA_B = dict(dim=384, depth=8, heads=6, patch=25, **W), dict(dim=768, depth=12, heads=12, patch=25, **W)
 SIZES = {
     # 100 Hz: patches of 0.1 s for W, of 0.2 s for K and the autoencoder
-    "small": dict(dim=96, depth=3, heads=4, patch=10, **W),
-    "small_k": dict(dim=64, depth=2, heads=4, patch=20, **K),
-    "small_mae": dict(dim=96, depth=3, heads=4, patch=20, mlp=2.0, filters=50),
+    "small": dict(dim=96, depth=3, heads=4, patch=10, std=0, **W),
+    "small_k": dict(dim=64, depth=2, heads=4, patch=20, std=0, **K),
+    "small_mae": dict(dim=96, depth=3, heads=4, patch=20, mlp=2.0, filters=50, std=0),
     # as published: W at 500 Hz, K at 250 Hz
     "jepa_w_xs": dict(dim=192, depth=8, heads=4, patch=25, **W),
     "jepa_w_s": JEPA_S,
@@ -30,6 +32,24 @@ SIZES = {
     "medium": JEPA_S,
     "large": JEPA_B,
 }
+
+
+# From released names to ours; what they end in, "weight" or "bias", stays.
+RENAMED = {
+    "W_P.": "embedding.",
+    "patch_embed.proj.": "embedding.",
+    "encoder_blocks.": "",
+    ".attn.qkv.": ".attention.qkv.",
+    ".attn.proj.": ".attention.out.",
+    ".mlp.": ".",
+}
+HEAD = {"q": "q", "kv": "kv", "out": "proj"}
+KNOWN = re.compile(r"registers|(embedding|norm|blocks\.\d+\.(norm[12]|attention\.(qkv|out)|fc[12]))\.(weight|bias)")
+
+
+def crossed(lead: torch.Tensor, time: torch.Tensor, dim: int) -> torch.Tensor:
+    """Position codes of tokens at (lead, time), both (n,): float32 (n, dim), half for the time, half for the lead."""
+    return torch.cat([sincos(time, dim // 2), sincos(lead, dim // 2)], -1)
 
 
 class FilterBlock(nn.Module):
@@ -72,14 +92,15 @@ class Encoder(nn.Module):
     token attends to its lead and its time: CroPA). mlp: width of the hidden layer / dim. registers: learned tokens in
     front, left out of `tokens` and of the mean. bias: of Linear layers and norms; qkv_bias: default as bias.
     positions: added "once" or before "every block". filters: FilterBlock in front of the transformer, for that many
-    tokens (0: none). drop_path: rises linearly to this from the first block to the last.
+    tokens (0: none). drop_path: rises linearly to this from the first block to the last. std: of the initial weights,
+    0 = 1 / sqrt(inputs), with which a narrow network's tokens tell more of the signal than of their position.
     Without joint, 12 leads are reduced to I, II, V1..V6 (the others follow from I and II); any other number is taken
     as it comes, and a lead's position is its place.
     """
 
     def __init__(
         self, n_leads=12, dim=96, depth=3, heads=4, patch=10, mlp=4.0, joint=True, registers=0, bias=True,
-        qkv_bias=None, positions="once", filters=0, drop_path=0.0, eps=1e-6,
+        qkv_bias=None, positions="once", filters=0, drop_path=0.0, eps=1e-6, std=0.02,
     ):  # fmt: skip
         super().__init__()
         if positions not in ("once", "every block"):
@@ -89,12 +110,16 @@ class Encoder(nn.Module):
         self.token_leads = 1 if joint else len(self.rows or range(n_leads))
         self.embedding = nn.Linear(patch * (n_leads if joint else 1), dim, bias=bias)
         self.filter = FilterBlock(dim, filters) if filters else nn.Identity()
-        self.registers = nn.Parameter(torch.randn(registers, dim) * 0.02)
+        learned = nn.init.trunc_normal_(torch.empty(registers, dim), std=0.02)
+        if registers:
+            self.registers = nn.Parameter(learned)
+        else:  # no parameter, and nothing in the state dict
+            self.register_buffer("registers", learned, persistent=False)
         options = dict(bias=bias, qkv_bias=qkv_bias, norm_bias=bias, eps=eps)
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(dim, heads, int(mlp * dim), drop_path=p, **options) for p in rates)
         self.norm = nn.LayerNorm(dim, eps=eps, bias=bias)
-        initialise(self, rising=not joint)
+        initialise(self, rising=not joint, std=std)
 
     def patches(self, x: torch.Tensor) -> torch.Tensor:
         """x (batch, n_leads, time) -> (batch, N, values): N = time // patch patches of n_leads * patch values, lead
@@ -110,8 +135,7 @@ class Encoder(nn.Module):
         """Codes of n tokens, float32 (n, dim): of time; without joint the first half of time, the second of lead."""
         if self.joint:
             return sincos(torch.arange(n, device=device), self.dim, interleaved=True)
-        lead, time = self.grid(torch.arange(n, device=device), n)
-        return torch.cat([sincos(time, self.dim // 2), sincos(lead, self.dim // 2)], -1)
+        return crossed(*self.grid(torch.arange(n, device=device), n), self.dim)
 
     def grid(self, index: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(lead, time patch) of the tokens `index`, int64 of any shape, when there are n in all."""
@@ -157,3 +181,48 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.tokens(x).mean(1)
+
+
+def from_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """State dict of `Encoder` in a published size from that of a released ECG-JEPA encoder.
+
+    K: the entry "encoder" of its files; W: keys "encoder.*" of a classifier, or a whole pretraining file, of which
+    "target_encoder.*" counts. W's attentive head "attn_pool.*" is left out (`attentive_head`), and so is K's position
+    table, which must be the one computed here. EcgError for an unknown tensor or another table.
+    """
+    whole = any(key.startswith("target_encoder.") for key in state)
+    prefix, unused = (
+        ("target_encoder.", ("encoder.", "predictor.", "attn_pool.")) if whole else ("encoder.", "attn_pool.")
+    )
+    ours = {}
+    for key, value in state.items():
+        if key.startswith(unused):
+            continue
+        if key == "pos_embed":
+            _check_table(value)
+            continue
+        name = key.removeprefix(prefix)
+        for theirs, mine in RENAMED.items():
+            name = name.replace(theirs, mine)
+        if not KNOWN.fullmatch(name):
+            raise EcgError(f"unknown tensor {key!r}", field=key, fix="give the state dict of a released encoder")
+        flat = {"registers": (0, 1), "embedding.weight": (1, -1)}.get(name)
+        ours[name] = value.flatten(*flat) if flat else value
+    return ours
+
+
+def _check_table(table: torch.Tensor) -> None:
+    n = torch.arange(len(table))
+    per_lead = len(table) // len(KIM_ROWS)
+    if not torch.allclose(table.cpu(), crossed(n // per_lead, n % per_lead, table.shape[1]), atol=1e-4):
+        raise EcgError("the position table is not the published one", field="pos_embed", fix="use the released file")
+
+
+def attentive_head(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """State dict of `AttentionPool(dim, heads, out_dim=classes, qkv_bias=False, bias=False)`, which takes all tokens of
+    `Encoder.encode`, from the "attn_pool.*" of a released classifier of W. EcgError where the state has none."""
+    if "attn_pool.query_token" not in state:
+        raise EcgError("no attentive head here", field="attn_pool", fix="give the state dict of a released classifier")
+    layer = "attn_pool.cross_attention_block."
+    head = {f"attention.{mine}.weight": state[f"{layer}{theirs}.weight"] for mine, theirs in HEAD.items()}
+    return {"queries": state["attn_pool.query_token"].flatten(0, 1), **head}

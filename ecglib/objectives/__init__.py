@@ -5,7 +5,8 @@ A file `objectives/<name>.py` holds `PAPER` (name and source), `ENCODER` (the en
 logs)` takes an `ecglib.batches.Batch` and makes its own views; optional `after_step(step)`. It may also hold
 `META` (columns of the records that it reads), `MIN_LEADS`, `ROWS = "normal"` (it learns from normal ECGs only), `FIRST`
 (the objective whose artefact its parameter `first` names), `DRAWS_LEADS = True` (a one-lead encoder is fed from
-batches of all leads) and `from_data(data)`, the parameters that the training data decide. Random draws come from torch's global generator, which `train.fit` seeds anew before every step.
+batches of all leads) and `from_data(data)`, the parameters that the training data decide. Random draws come from
+torch's global generator, which `train.fit` seeds anew before every step.
 """
 
 import inspect
@@ -19,7 +20,6 @@ from ecglib import checkpoint, encoders, wings
 from ecglib.batches import Batch as Batch
 from ecglib.signals import EcgError
 
-__path__ = wings.folders(__path__, "objectives")
 OPTIONAL = {"META": (), "MIN_LEADS": 1, "ROWS": "all", "FIRST": "", "DRAWS_LEADS": False}
 
 

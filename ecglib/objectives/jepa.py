@@ -166,6 +166,9 @@ class Objective(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Move the teacher after optimiser step `step` (0 ..). K counts that step; W updates before the next forward
-        pass with that step's momentum, which is the same as now."""
+        pass with that step's momentum, which is the same as now. W's product is its teacher (as published), so after
+        the last of `steps` the encoder takes the teacher's values; K's is the student."""
         momentum = linear_momentum(step + (self.variant == "W"), **self.momentum)
         self.teacher.update(self.encoder, momentum=momentum)
+        if self.variant == "W" and step + 1 == self.momentum["steps"]:
+            self.encoder.load_state_dict(self.teacher[0].state_dict())

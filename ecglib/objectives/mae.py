@@ -59,6 +59,16 @@ def summaries(h: torch.Tensor, seen: torch.Tensor, size: int):
     return h.sum(2) / filled, spectrum.log1p().mean(2), count[..., 0] > 0
 
 
+def contrasted(z: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """z (batch, group, dim) with mean 0 and sd 1 over the records that are there (bool (batch, group)), for every group
+    and channel. What all records share - positions above all - would else fill the cosines, and near-equal cosines make
+    equal assignments, which are free of charge to predict."""
+    weight = there[..., None].float()
+    count = weight.sum(0).clamp_min(1)
+    z = (z - (z * weight).sum(0) / count) * weight
+    return z * (z.square().sum(0) / count + FLAT).rsqrt()
+
+
 def entropy(p: torch.Tensor) -> torch.Tensor:
     """Entropy of distributions p (.., k) relative to the uniform one: 0 .. 1, shape (..)."""
     return torch.special.entr(p).sum(-1) / math.log(p.shape[-1])
@@ -171,9 +181,9 @@ class Objective(nn.Module):
         losses, means, each = [], [], []
         for size in (whole.shape[1], self.group):
             *mine, there = summaries(student, ~mask, size)
-            *theirs, _ = summaries(whole, torch.ones_like(mask), size)
-            for mean_token, goal, own, slow in zip(mine, theirs, self.prototypes, self.teacher.copies[1:], strict=True):
-                for s, t in zip(own(mean_token), slow(goal), strict=True):
+            *theirs, all_there = summaries(whole, torch.ones_like(mask), size)
+            for seen, goal, own, slow in zip(mine, theirs, self.prototypes, self.teacher.copies[1:], strict=True):
+                for s, t in zip(own(contrasted(seen, there)), slow(contrasted(goal, all_there)), strict=True):
                     logits = s.float()[there.flatten()] / T_STUDENT
                     losses.append(F.cross_entropy(logits, sinkhorn(t, T_TEACHER, ITERATIONS)[there.flatten()]))
                     p = logits.detach().softmax(-1)

@@ -1,0 +1,169 @@
+"""MELP (arXiv 2506.21803): an ECG and its report agree as a whole, word by word, and sentence by beat.
+
+Rhythm: the mean of the beat embeddings and the whole report find each other (CLIP). Token: a decoder that sees the ECG
+writes the report. Beat: every sentence of a report looks for the beats it speaks of.
+
+Ours: a small causal text encoder trained along (`text_encoder` names a pretrained one); sentences attend to beats by
+cosine alone, since the published first softmax, over the sentences of a report, is 1 where there is one sentence and
+makes that attention uniform; lead masking leaves one lead; records without a report are left out by a row mask.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ecglib.contrast import clip, cosine, direction
+from ecglib.encoders.wav2vec import Pooler
+from ecglib.layers import Block
+from ecglib.masking import lead_drop
+from ecglib.signals import EcgError
+from ecglib.text import PAD, UNKNOWN, PretrainedTextEncoder, TextEncoder, sentence_of, vocabulary, was_cut
+
+PAPER = "MELP, arXiv 2506.21803"
+ENCODER = "wav2vec"
+MAX_SCALE = 100.0  # bound of the learned 1/T of CLIP (arXiv 2103.00020)
+ATTENTION = ("regions", "published")
+
+
+def from_data(data) -> dict:
+    """The words of the training reports. EcgError where no record has a report."""
+    return {"vocabulary": vocabulary(data.texts)}
+
+
+def matching(beats, sentences, present, attention: str = "regions") -> torch.Tensor:
+    """How well each report fits each ECG, float32 (ecg, report): 10 log sum_w exp(5 cos(sentence_w, context_w)).
+
+    beats (ecg, beat, dim), sentences (report, sentence, dim), present bool (report, sentence). The context of a
+    sentence is the sum of the beats weighted by a softmax over them of 4 a: a is their cosine with the sentence, or
+    (attention "published") a softmax over the sentences of the report of their dot products.
+    """
+    with torch.autocast(beats.device.type, enabled=False):
+        beats, sentences = beats.float(), sentences.float()
+        dot = torch.einsum("ird,jwd->ijwr", beats, direction(sentences))  # with sentences of length 1
+        if attention == "published":
+            a = dot * sentences.norm(dim=-1)[:, :, None]
+            a = a.masked_fill(~present[:, :, None], -math.inf).softmax(2)
+        else:
+            a = dot / beats.norm(dim=-1)[:, None, None].clamp_min(1e-6)
+        weight = (4 * a).softmax(-1)
+        # length of the context by way of the products among the beats: (ecg, report, sentence, dim) would be large
+        square = (torch.einsum("ijwr,irq->ijwq", weight, beats @ beats.mT) * weight).sum(-1)
+        near = (weight * dot).sum(-1) / square.clamp_min(1e-12).sqrt()
+        return 10 * (5 * near).masked_fill(~present, -math.inf).logsumexp(-1)
+
+
+def means(states: torch.Tensor, sentence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token states (batch, token, dim) -> (means (batch, sentence, dim), present (batch, sentence)).
+
+    sentence: int64 (batch, token), the number of each token's sentence, -1 for none.
+    """
+    member = F.one_hot(sentence + 1)[..., 1:].to(states)
+    count = member.sum(1).unsqueeze(-1)
+    return (member.transpose(1, 2) @ states) / count.clamp_min(1), count.squeeze(-1) > 0
+
+
+class Objective(nn.Module):
+    """rhythm * CLIP + token * captioning + beat * matching of sentences and beats.
+
+    vocabulary: words of the reports (`from_data`); text_encoder: "" = an own small one of text_dim and text_depth, or
+    the name of a BERT-like model at Hugging Face; text_length: tokens of a report, the rest is cut (log `cut`).
+    beat_queries: for encoders without beat queries of their own; caption_queries: what the decoder of decoder_depth
+    layers sees of an ECG; shared: width in which ECG and report meet. lead_dropout: chance of a lead to be zeroed in
+    training, never all. attention: "regions" or "published", see `matching`.
+    A batch in which no record has a report raises EcgError.
+    """
+
+    def __init__(
+        self, encoder, vocabulary: str = "", rhythm: float = 1.0, token: float = 2.0, beat: float = 0.2,
+        lead_dropout: float = 0.5, attention: str = "regions", shared: int = 64, beat_queries: int = 10,
+        caption_queries: int = 16, decoder_depth: int = 1, heads: int = 4, text_encoder: str = "", text_dim: int = 96,
+        text_depth: int = 1, text_length: int = 32,
+    ):  # fmt: skip
+        super().__init__()
+        if attention not in ATTENTION:
+            raise EcgError(f"attention={attention!r}", field="attention", fix=f"use one of {', '.join(ATTENTION)}")
+        self.encoder, token_dim = encoder, getattr(encoder, "token_dim", encoder.dim)
+        own = getattr(encoder, "pooler", None) is not None
+        self.beat_pooler = None if own else Pooler(token_dim, shared, heads, beat_queries)
+        self.project = nn.Linear(encoder.dim if own else shared, shared, bias=False)
+        if text_encoder:
+            self.text = PretrainedTextEncoder(text_encoder, text_length)
+        else:
+            self.text = TextEncoder(vocabulary, text_dim, text_depth, heads, text_length)
+        width = self.text.dim
+        self.project_text = nn.Sequential(nn.Linear(width, shared), nn.GELU(), nn.Linear(shared, shared))
+        self.project_sentence = nn.Linear(width, shared)
+        self.caption_pooler = Pooler(token_dim, width, heads, caption_queries)
+        self.decoder = nn.ModuleList(Block(width, heads, 2 * width, context_dim=width) for _ in range(decoder_depth))
+        self.norm, self.words = nn.LayerNorm(width), nn.Linear(width, self.text.tokenizer.size)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.weights, self.lead_dropout, self.attention = (rhythm, token, beat), lead_dropout, attention
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """1/T of the rhythm term."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def beats(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Beat embeddings of encoder tokens (batch, token, token_dim): (batch, query, shared)."""
+        pooler = self.encoder.beats if self.beat_pooler is None else self.beat_pooler
+        return self.project(pooler(tokens))
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, lead, time) -> (batch, shared), to be compared with `embed_text` by cosine."""
+        return self.beats(self.encoder.tokens(x)).mean(1)
+
+    def embed_text(self, texts) -> torch.Tensor:
+        """Texts -> (text, shared)."""
+        return self.project_text(self.text(self.text.tokenizer(texts).to(self.log_scale.device))[1])
+
+    def knows(self, text: str) -> bool:
+        """Whether the text encoder knows every word of `text`."""
+        return not (self.text.tokenizer([text]) == UNKNOWN).any()
+
+    def forward(self, batch) -> tuple[torch.Tensor, dict]:
+        ids, x = self.text.tokenizer(batch.text), self.view(batch)
+        rows = (sentence_of(ids) >= 0).any(1).nonzero().squeeze(1)
+        if not len(rows):
+            raise EcgError("no record of this batch has a report", field="report", fix="train on a cohort with reports")
+        ids, x = ids[rows].to(x.device), x[rows.to(x.device)]
+        tokens, (states, whole) = self.encoder.tokens(x), self.text(ids)
+        beats, reports = self.beats(tokens), self.project_text(whole)
+        rhythm = sum(clip(beats.mean(1), reports, self.scale)) / 2
+        token, right = self.caption(tokens, states, ids)
+        vectors, present = means(states, sentence_of(ids))
+        s = matching(beats, self.project_sentence(vectors), present, self.attention)
+        target = torch.arange(len(s), device=s.device)
+        beat = (F.cross_entropy(s, target) + F.cross_entropy(s.T, target)) / 2
+        loss = sum(w * term for w, term in zip(self.weights, (rhythm, token, beat), strict=True))
+        logs = {"rhythm": rhythm, "token": token, "beat": beat, "scale": self.scale, "words": right}
+        logs |= {"retrieval": retrieval(beats.mean(1), reports, ids), "cut": was_cut(ids).float().mean()}
+        logs |= {"unknown": ((ids == UNKNOWN).sum() / (sentence_of(ids) >= 0).sum()).float()}
+        logs |= {"reports": torch.tensor(len(rows) / len(batch.text), device=x.device)}
+        return loss, {name: value.detach() for name, value in logs.items()}
+
+    def view(self, batch) -> torch.Tensor:
+        """x (batch, lead, time); in training with random leads zeroed."""
+        if not (self.training and self.lead_dropout):
+            return batch.x
+        kept = lead_drop(*batch.x.shape[:2], self.lead_dropout, batch.lead_mask)
+        return batch.x * kept.unsqueeze(-1).to(batch.x.device)
+
+    def caption(self, tokens, states, ids) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of each next token of the reports ids (batch, token), PADs left out, and the share that the
+        decoder gets right; it sees the states of the tokens before, and the ECG."""
+        seen, h = self.caption_pooler(tokens), states[:, :-1]
+        for block in self.decoder:
+            h = block(h, seen, causal=True)
+        real = ids[:, 1:] != PAD
+        logits, target = self.words(self.norm(h[real])).float(), ids[:, 1:][real]
+        return F.cross_entropy(logits, target), (logits.argmax(1) == target).float().mean()
+
+
+@torch.no_grad()
+def retrieval(z: torch.Tensor, reports: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Share of ECGs z (batch, dim) whose nearest report (batch, dim) says the same, token by token, as their own."""
+    nearest = cosine(z, reports).argmax(1)
+    return (ids == ids[nearest]).all(1).float().mean()
