@@ -13,11 +13,12 @@ from torch import nn
 
 def head(dim: int, out: int, hidden: int = 0, norm: bool = False) -> nn.Module:
     """Projection head of two layers, dim -> hidden (0 = dim) -> out, between them a ReLU and, with `norm`, batch
-    normalisation before it. out 0: no head, the identity."""
+    normalisation before it, always by the statistics of the batch at hand: running ones of a student would not fit the
+    weights of its slower teacher. out 0: no head, the identity."""
     if not out:
         return nn.Identity()
     hidden = hidden or dim
-    between = [nn.BatchNorm1d(hidden), nn.ReLU()] if norm else [nn.ReLU()]
+    between = [nn.BatchNorm1d(hidden, track_running_stats=False), nn.ReLU()] if norm else [nn.ReLU()]
     return nn.Sequential(nn.Linear(dim, hidden, bias=not norm), *between, nn.Linear(hidden, out))
 
 
@@ -34,11 +35,12 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return direction(a) @ direction(b).T
 
 
-def nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float, weights: torch.Tensor | None = None):
+def nt_xent(z1, z2, temperature: float, weights: torch.Tensor | None = None, patient_id: torch.Tensor | None = None):
     """NT-Xent (SimCLR, arXiv 2002.05709) of two views z (batch, dim), with optional weights on the negatives.
 
     weights: (batch, batch) or (2 batch, 2 batch), positive; what they say of positives and of a record with itself is
-    not used. loss = - mean log( e^{s_p / T} / (e^{s_p / T} + sum over negatives of W e^{s / T}) ).
+    not used. patient_id (batch,): other records of the same patient are no negatives, since their hearts are the same.
+    loss = - mean log( e^{s_p / T} / (e^{s_p / T} + sum over negatives of W e^{s / T}) ).
     """
     n = len(z1)
     z = torch.cat([z1, z2])
@@ -48,7 +50,10 @@ def nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float, weights: tor
         weights = weights if len(weights) == 2 * n else weights.repeat(2, 2)
         negative = ~F.one_hot(positive, 2 * n).bool()
         s = s + torch.where(negative, weights.float().log(), 0.0)
-    s = s.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=s.device), -math.inf)
+    left_out = torch.eye(2 * n, dtype=torch.bool, device=s.device)
+    if patient_id is not None:
+        left_out = (patient_id[:, None] == patient_id).repeat(2, 2) & ~F.one_hot(positive, 2 * n).bool()
+    s = s.masked_fill(left_out, -math.inf)
     return F.cross_entropy(s, positive)
 
 

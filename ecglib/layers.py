@@ -97,8 +97,9 @@ class Block(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module, rising: bool = False, std: float = 0.02) -> None:
-    """Truncated-normal Linear weights of sd `std` (0: 1 / sqrt(inputs)), zero biases, for a `module` with `blocks`: what
-    a block adds to the residual stream is divided by sqrt(2 depth), or by sqrt(2 l) in block l = 1 .. depth (rising)."""
+    """Draw the Linear weights of a `module` with `blocks` from a truncated normal of sd `std` (0: 1 / sqrt(inputs)),
+    zero their biases, and divide what a block adds to the residual stream by sqrt(2 depth), or by sqrt(2 l) in block
+    l = 1 .. depth (rising)."""
     for m in module.modules():
         if isinstance(m, nn.Linear):
             nn.init.trunc_normal_(m.weight, std=std or m.in_features**-0.5)

@@ -21,7 +21,9 @@ from ecglib.signals import EcgError
 SOURCES = (("harmonised", "scp"), ("scp", "name"))  # vocabulary, and the column that says what its first one means
 log = logging.getLogger(__name__)
 SHARPEST = 8.0  # bound of the scale of probabilities: with more, float32 would call the surest records equal
-NEGATED = dict.fromkeys(("NORM", "normal_ecg", "NORMAL ECG"), "abnormal ECG")  # "no ..." is not what a reader writes
+# Where "no ..." is not what a reader writes: what stands in its place (settled on validation records of hospital A).
+NEGATED = dict.fromkeys(("NORM", "normal_ecg", "NORMAL ECG"), "abnormal ECG")
+NEGATED |= dict.fromkeys(("SR", "sinus_rhythm", "sinus_rhythm_any", "SINUS RHYTHM"), "atrial fibrillation")
 # Wordings of labels that are no statement of a reader but a group of them, or whose statement has no usable name.
 WORDINGS = {
     "MI": ("myocardial infarction", "infarction", "infarct"),
@@ -119,7 +121,7 @@ def scores(objective, cohort, rows, labels, leads=None, profile="study", own=Non
 
 def probabilities(objective, differences: np.ndarray) -> np.ndarray:
     """sigmoid(scale * difference): the softmax of CLIP over the two sentences of a label, for each label apart."""
-    return 1 / (1 + np.exp(-min(float(objective.scale), SHARPEST) * np.asarray(differences, np.float64)))
+    return 1 / (1 + np.exp(-min(objective.scale.item(), SHARPEST) * np.asarray(differences, np.float64)))
 
 
 def run(

@@ -22,9 +22,8 @@ FLOORS = [
         "morphology",
         "beats",
         "quality",
-        "augment",
         "noise",
-        "noisebank",
+        "augment",
         "masking",
         "layers",
         "teacher",
@@ -35,6 +34,7 @@ FLOORS = [
         "beatwords",
         "splits",
         "checkpoint",
+        "noisebank",
         "windows",
     ],
     ["datasets/", "encoders/"],
@@ -78,9 +78,9 @@ ONLY = {  # package -> the rooms that may import it
     "nbformat": {"execute"},
     "pygments": {"execute"},
     "traitlets": {"execute"},
-    "dvc": {"pipeline"},
+    "dvc": {"pipeline", "schedule"},
     "ruamel": {"pipeline"},
-    "yaml": {"pipeline", "__main__"},
+    "yaml": {"pipeline", "real", "__main__"},
 }
 UNSAFE = {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
 

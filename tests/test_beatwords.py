@@ -48,6 +48,8 @@ def test_golden_cuts():
 
 
 def test_a_single_peak_is_cut_to_a_whole_word():
+    start, end, offset = beatwords.bounds(torch.tensor([[20]]), torch.tensor([[1]]), 1000)
+    assert (start.item(), end.item(), offset.item()) == (0, 96, 28)
     x = torch.arange(1.0, 1001).expand(1, 1, -1)
     for r, first, last, offset in ((500, 452, 547, 0), (20, 0, 67, 28), (990, 942, 999, 0)):
         word = beatwords.tokenize(x, torch.tensor([[r]])).tokens[0, 0]

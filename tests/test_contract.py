@@ -83,7 +83,7 @@ def test_says_where_it_comes_from_and_what_it_is_for(name):
     assert source.PAPER and source.ENCODER in encoders.names() and source.__doc__
     assert all(isinstance(objectives.fact(name, what), type(default)) for what, default in objectives.OPTIONAL.items())
     assert not objectives.fact(name, "FIRST") or objectives.fact(name, "FIRST") in objectives.names()
-    scalars = (bool, int, float, str)
+    scalars = (bool, int, float, str, type(None))
     assert all(isinstance(default, scalars) for default in objectives.parameters(name).values())
 
 

@@ -137,3 +137,16 @@ def test_head_is_absent_or_has_two_layers():
     assert plain(z).shape == normed(z).shape == (4, 3)
     assert sum(p.numel() for p in plain.parameters()) == 8 * 8 + 8 + 8 * 3 + 3
     assert sum(p.numel() for p in normed.parameters()) == 8 * 16 + 2 * 16 + 16 * 3 + 3
+
+
+def test_records_of_one_patient_are_no_negatives_of_each_other():
+    z1, z2 = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    patient = torch.tensor([0, 1, 0, 2, 1])
+    z = [v / v.norm() for v in torch.cat([z1, z2])]
+    total = 0.0
+    for i in range(10):
+        p = (i + 5) % 10
+        others = [j for j in range(10) if patient[j % 5] != patient[i % 5]]
+        down = sum(math.exp(z[i] @ z[j] / 0.1) for j in [p, *others])
+        total -= math.log(math.exp(z[i] @ z[p] / 0.1) / down) / 10
+    assert contrast.nt_xent(z1, z2, 0.1, patient_id=patient).item() == pytest.approx(total, rel=1e-5)

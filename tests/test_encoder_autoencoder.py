@@ -54,7 +54,7 @@ def test_layers_equal_a_plain_computation():
     x = torch.randn(1, 2, 16)
 
     def conv(h, weight, stride, pad):
-        h, w = np.pad(h, ((0, 0), (pad, pad))), weight.detach().numpy()
+        h, w = np.pad(h, ((0, 0), (pad, pad))), weight.detach().numpy()[:, :, 0]
         steps = range(0, h.shape[1] - w.shape[2] + 1, stride)
         return np.stack([np.tensordot(w, h[:, i : i + w.shape[2]], 2) for i in steps], 1)
 

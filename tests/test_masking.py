@@ -43,11 +43,11 @@ def test_multi_block_first_run_is_uniform_in_length_and_place():
     assert len(counts) == 11 and (counts - 4000 / 11).abs().max() < 5 * (4000 / 11) ** 0.5
 
 
-def chances(visible, left, run):
+def chances(n, visible, left, run):
     """Exact distribution of what stays visible: {tuple of visible tokens: probability}, by following every draw."""
     if not left:
         return {visible: 1.0}
-    total, edges = {}, set(range(7)) - set(visible)
+    total, edges = {}, set(range(n)) - set(visible)
     pieces = [[t for _, t in g] for _, g in itertools.groupby(enumerate(visible), lambda pair: pair[1] - pair[0])]
     for piece in pieces:
         sizes = range(run, left + 1) if left >= run else [left]
@@ -58,20 +58,20 @@ def chances(visible, left, run):
             for place in places:
                 chance = len(piece) / len(visible) / len(sizes) / len(places)
                 rest = tuple(t for t in visible if t not in place)
-                for final, p in chances(rest, left - len(place), run).items():
+                for final, p in chances(n, rest, left - len(place), run).items():
                     total[final] = total.get(final, 0) + chance * p
     return total
 
 
 def test_multi_block_follows_the_stated_distribution():
     torch.manual_seed(0)
-    for n_keep, run in ((3, 1), (2, 2), (3, 2)):
-        expected = chances(tuple(range(7)), 7 - n_keep, run)
+    for n, n_keep, run in ((7, 3, 1), (7, 2, 2), (9, 4, 2)):
+        expected = chances(n, tuple(range(n)), n - n_keep, run)
         assert sum(expected.values()) == pytest.approx(1)
-        drawn = collections.Counter(map(tuple, masking.multi_block(10_000, 7, n_keep, run)[0].tolist()))
+        drawn = collections.Counter(map(tuple, masking.multi_block(20_000, n, n_keep, run)[0].tolist()))
         assert set(drawn) == set(expected)
-        for kept, p in expected.items():
-            assert abs(drawn[kept] - 10_000 * p) < 5 * (10_000 * p * (1 - p)) ** 0.5, kept
+        chi2 = sum((drawn[kept] - 20_000 * p) ** 2 / (20_000 * p) for kept, p in expected.items())
+        assert chi2 < len(expected) + 5 * (2 * len(expected)) ** 0.5
 
 
 def test_multi_block_with_little_to_hide_makes_one_stretch():

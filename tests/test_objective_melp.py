@@ -262,3 +262,41 @@ def test_a_few_steps_teach_it_to_tell_its_reports_apart():
     last = objective.eval()(batch)[1]
     assert all(last[term] < first[term] for term in ("rhythm", "token", "beat"))
     assert last["retrieval"] > 0.9 and last["words"] > 0.8
+
+
+def test_it_trains_in_bfloat16_and_at_any_rate_and_length():
+    for time in (301, 1000, 5000):
+        objective, batch = build(), batch_of(reports(3), time=time)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, logs = loss_of(objective, batch)
+        loss.backward()
+        assert loss.dtype == torch.float32 and torch.isfinite(loss)
+        assert loss.item() == pytest.approx(loss_of(objective, batch)[0].item(), rel=0.05)
+        assert all(torch.isfinite(v) for v in logs.values())
+
+
+def test_evaluation_changes_nothing_and_repeats_itself(objective):
+    before = {k: v.clone() for k, v in objective.state_dict().items()}
+    losses = [loss_of(objective, batch_of(reports(5)), seed)[0] for seed in (0, 1)]
+    assert torch.equal(*losses)
+    assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
+
+
+def test_a_saved_objective_gives_the_same_embeddings(objective, tmp_path):
+    encoders.save(objective.encoder, tmp_path)
+    objectives.save(objective, tmp_path)
+    other = objectives.load(tmp_path)
+    assert torch.equal(other.embed_text(list(WORDS.values())), objective.embed_text(list(WORDS.values())))
+    x = batch_of(reports(2)).x
+    assert torch.equal(other.embed(x), objective.embed(x))
+
+
+def test_a_caption_is_scored_on_each_next_token(objective):
+    ids, logits = objective.text.tokenizer(["sinus rhythm. lbbb", "normal ecg"]), []
+    objective.words.register_forward_hook(lambda _, args, out: logits.append(out.detach().double().numpy()))
+    loss, right = objective.caption(torch.randn(2, 50, 96), objective.text(ids)[0], ids)
+    following = [word for line in ids.tolist() for word in line[1:] if word != text.PAD]
+    assert len(following) == len(logits[0]) == 5 + 3
+    expected = np.mean([-math.log(softmax(z)[word]) for z, word in zip(logits[0], following, strict=True)])
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert right.item() == pytest.approx(np.mean(logits[0].argmax(1) == following))

@@ -46,6 +46,7 @@ def test_every_label_of_our_vocabularies_has_words():
 def test_a_prompt_states_or_denies_one_thing():
     assert zeroshot.prompt("AFIB") == ("atrial fibrillation", "no atrial fibrillation")
     assert zeroshot.prompt("NORM") == ("normal ECG", "abnormal ECG")
+    assert zeroshot.prompt("SR") == zeroshot.prompt("sinus_rhythm") == ("sinus rhythm", "atrial fibrillation")
     assert zeroshot.prompt("PRC(S)")[0] == "premature complexes"
 
 

@@ -2,6 +2,7 @@
 
 Convolutions k 4 with stride 2, leaky ReLU, batch normalisation from the second on; then one wide convolution without
 padding, of which each output is a token. Leads are scaled to [-1, 1] one by one. No convolution has a bias.
+Inside, signals are (batch, channel, 1, time) with the channels last in memory: the same numbers, faster on CPUs.
 """
 
 import torch
@@ -16,6 +17,7 @@ SIZES = {
     "medium": PUBLISHED,
     "large": dict(widths=(64, 128, 256, 512, 1024), dim=128, kernel=15),
 }
+HALVE = dict(kernel_size=(1, 4), stride=(1, 2), padding=(0, 1), bias=False)
 
 
 def minmax(x: torch.Tensor) -> torch.Tensor:
@@ -37,10 +39,10 @@ class Encoder(nn.Module):
         self.dim, self.n_leads, self.stride, self.kernel = dim, n_leads, 2 ** len(widths), kernel
         layers, width = [], n_leads
         for out in widths:
-            norm = [nn.BatchNorm1d(out)] if layers else []
-            layers += [nn.Conv1d(width, out, 4, 2, 1, bias=False), *norm, nn.LeakyReLU(0.2, inplace=True)]
+            norm = [nn.BatchNorm2d(out)] if layers else []
+            layers += [nn.Conv2d(width, out, **HALVE), *norm, nn.LeakyReLU(0.2, inplace=True)]
             width = out
-        self.layers = nn.Sequential(*layers, nn.Conv1d(width, dim, kernel, bias=False))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, dim, (1, kernel), bias=False))
 
     def n_tokens(self, n_times: int) -> int:
         """Tokens of a record of n_times samples."""
@@ -49,7 +51,8 @@ class Encoder(nn.Module):
     def latent(self, x: torch.Tensor) -> torch.Tensor:
         """Scaled x (batch, n_leads, time) -> (batch, token, dim)."""
         length = self.stride * max(-(-x.shape[-1] // self.stride), self.kernel)
-        return self.layers(F.pad(x, (0, length - x.shape[-1]))).transpose(1, 2)
+        x = F.pad(x, (0, length - x.shape[-1])).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        return self.layers(x).squeeze(2).transpose(1, 2)
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
         """x (batch, n_leads, time) in any unit -> (batch, token, dim)."""
@@ -68,11 +71,10 @@ class Decoder(nn.Module):
     def __init__(self, encoder: Encoder, outputs: int, copies: int = 1):
         super().__init__()
         widths = encoder.shape["widths"][::-1]
-        layers = [nn.ConvTranspose1d(copies * encoder.dim, widths[0], encoder.kernel, bias=False)]
+        layers = [nn.ConvTranspose2d(copies * encoder.dim, widths[0], (1, encoder.kernel), bias=False)]
         for width, out in zip(widths, (*widths[1:], outputs), strict=True):
-            layers += [nn.BatchNorm1d(width), nn.LeakyReLU(0.2, inplace=True)]
-            layers += [nn.ConvTranspose1d(width, out, 4, 2, 1, bias=False)]
+            layers += [nn.BatchNorm2d(width), nn.LeakyReLU(0.2, inplace=True), nn.ConvTranspose2d(width, out, **HALVE)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.layers(tokens.transpose(1, 2))
+        return self.layers(tokens.transpose(1, 2).unsqueeze(2)).squeeze(2)

@@ -20,9 +20,10 @@ W = dict(joint=True, registers=1, bias=False)
 K = dict(joint=False, positions="every block", qkv_bias=False, eps=1e-5)
 JEPA_S, JEPA_B = dict(dim=384, depth=8, heads=6, patch=25, **W), dict(dim=768, depth=12, heads=12, patch=25, **W)
 SIZES = {
-    # 100 Hz: patches of 0.1 s for W, of 0.2 s for K and the autoencoder
+    # 100 Hz: patches of 0.1 s for W, of 0.2 s for K and the autoencoders (plain, and with filters)
     "small": dict(dim=96, depth=3, heads=4, patch=10, std=0, **W),
     "small_k": dict(dim=64, depth=2, heads=4, patch=20, std=0, **K),
+    "small_plain": dict(dim=96, depth=3, heads=4, patch=20, mlp=2.0, std=0),
     "small_mae": dict(dim=96, depth=3, heads=4, patch=20, mlp=2.0, filters=50, std=0),
     # as published: W at 500 Hz, K at 250 Hz
     "jepa_w_xs": dict(dim=192, depth=8, heads=4, patch=25, **W),

@@ -65,8 +65,11 @@ def options(name: str, text: str) -> dict:
             raise EcgError(f"{name} has no parameter {key!r}", field="options", fix=f"use {', '.join(valid)}")
         kind = type(valid[key])
         try:
-            found[key] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError):
+            if kind in (bool, type(None)):  # None: a number or None
+                found[key] = json.loads({"None": "null"}.get(value, value.lower()))
+            else:
+                found[key] = kind(value)
+        except ValueError:
             raise EcgError(f"{word!r} is no {kind.__name__}", field="options", fix=f"write {key}=...") from None
     return found
 

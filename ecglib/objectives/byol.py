@@ -10,6 +10,7 @@ from ecglib.teacher import Teacher, cosine_momentum
 
 PAPER = "BYOL, arXiv 2006.07733"
 ENCODER = "net1d"
+DRAWS_LEADS = True
 
 
 class Objective(nn.Module):
@@ -19,9 +20,7 @@ class Objective(nn.Module):
     teacher at the start, on half a cosine to 1 over `steps` (0.996 in the paper, for much longer trainings). The views
     are those of `ecglib.augment.PairViews`: fs in Hz; noise: packed noise file ("" = simulated); noise_rms in units of
     x; same_lead: chance that both views of an encoder of one lead show the same lead; masked: share of the views with a
-    stretch of time hidden; zscore: standardise every lead of a view.
-    The teacher normalises with the running statistics that it takes over from the student, not with its own batch's.
-    """
+    stretch of time hidden; zscore: standardise every lead of a view."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from ecglib.signals import EcgError
 
 PAPER = "CLEF, arXiv 2512.02180"
 ENCODER = "net1d"
+DRAWS_LEADS = True
 META = ("age", "sex", "smoking", "systolic", "cholesterol", "hdl")
 # What stands in for an unknown input; none for age and sex, without which there is no risk.
 POPULATION = {"smoking": 0.0, "systolic": 130.0, "cholesterol": 5.5, "hdl": 1.3}
@@ -180,7 +181,8 @@ class Objective(nn.Module):
         z1, z2 = self.head(self.encoder(torch.cat(views))).float().chunk(2)
         risk, missing = self.risks(batch.meta)
         d = distances(risk, missing if self.missing else None, self.floor)
-        nce = nt_xent(z1, z2, self.temperature, None if self.weights == "none" else pair_weights(d, self.weights))
+        weights = None if self.weights == "none" else pair_weights(d, self.weights)
+        nce = nt_xent(z1, z2, self.temperature, weights, batch.patient_id)
         z = torch.cat([z1, z2])
         align = alignment(cosine(z, z), d)
         logs = {"nce": nce, "align": align, "accuracy": accuracy(z1, z2), "spread": spread(z1)}

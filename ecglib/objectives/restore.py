@@ -101,7 +101,7 @@ class Objective(nn.Module):
         start = start.to(x.device)
         x = cut(x, start, self.window)
         first, usable = self.beats(batch.peaks, start)
-        choice = torch.rand(usable.shape) if self.training else -torch.arange(usable.shape[1]).expand(usable.shape)
+        choice = torch.rand(usable.shape) if self.training else self._in_turn(usable)
         first, has = self._pick(first, usable, choice.to(x.device))
         inside = (start[:, None] + torch.arange(self.window, device=x.device)) < batch.x.shape[-1]
         hide, hide_local = self.random_masks(n)
@@ -128,6 +128,10 @@ class Objective(nn.Module):
         return F.pad(first, (0, 1), value=middle), F.pad(usable, (0, 1), value=False)
 
     @staticmethod
+    def _in_turn(usable):
+        return -torch.arange(usable.shape[1], device=usable.device, dtype=torch.float32).expand(usable.shape)
+
+    @staticmethod
     def _pick(first, usable, choice):
         """Of every record the usable beat with the highest `choice`, else the middle; and whether it is a beat."""
         best = choice.masked_fill(~usable, -torch.inf).argmax(1)
@@ -136,12 +140,15 @@ class Objective(nn.Module):
         return first.gather(1, best[:, None]).squeeze(1), has
 
     def random_masks(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden samples of n records: bool (n, window), whole patches, and (n, beat), one span."""
+        """Hidden samples of n records: bool (n, window), whole patches, and (n, beat), one span.
+
+        A span that leaves the beat enters it again in front, so that every sample is hidden equally often.
+        """
         n_hidden = max(1, round(self.mask_ratio * self.patches))
         patch = masking.random_tokens(n, self.patches, self.patches - n_hidden)[1]
         span = max(1, round(self.mask_ratio * self.beat))
-        since = torch.arange(self.beat) - torch.randint(self.beat - span + 1, (n, 1))
-        return patch[:, self.parts(self.window, self.patches)], (since >= 0) & (since < span)
+        since = (torch.arange(self.beat) - torch.randint(self.beat, (n, 1))) % self.beat
+        return patch[:, self.parts(self.window, self.patches)], since < span
 
     def tiles(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Complementary masks, bool (1, window) and (1, beat): together they hide every sample exactly once."""
@@ -226,8 +233,7 @@ class Objective(nn.Module):
         share = (lead_mask / lead_mask.sum(1, keepdim=True).clamp_min(1)).unsqueeze(-1)
         scaled = minmax(x)
         context, slope = self._context(scaled, hide)
-        order = -torch.arange(usable.shape[1], device=x.device).expand(usable.shape).float()
-        beat = minmax(cut(x, self._pick(first, usable, order)[0], self.beat))
+        beat = minmax(cut(x, self._pick(first, usable, self._in_turn(usable))[0], self.beat))
         (error, s), error_trend = self._whole(self._crossed(context, beat, hide_local)[0], slope, scaled)
         maps[0] += (torch.exp(-s) * error * share).sum(1) * hide
         maps[1] += (error_trend * share).sum(1) * hide

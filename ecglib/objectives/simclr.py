@@ -12,6 +12,7 @@ from ecglib.contrast import accuracy, head, nt_xent, spread
 
 PAPER = "SimCLR, arXiv 2002.05709"
 ENCODER = "net1d"
+DRAWS_LEADS = True
 
 
 class Objective(nn.Module):
@@ -43,4 +44,5 @@ class Objective(nn.Module):
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         views = self.views(batch.x, batch.lead_mask, self.training)
         z1, z2 = self.head(self.encoder(torch.cat(views))).float().chunk(2)
-        return nt_xent(z1, z2, self.temperature), {"accuracy": accuracy(z1, z2), "spread": spread(z1)}
+        loss = nt_xent(z1, z2, self.temperature, patient_id=batch.patient_id)
+        return loss, {"accuracy": accuracy(z1, z2), "spread": spread(z1)}

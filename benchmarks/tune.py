@@ -1,0 +1,92 @@
+"""The search behind section `methods` of params.yaml: equally many trials for every method, chosen on validation.
+
+`python -m benchmarks.tune [METHOD ...]` pretrains each method on hospital A at three learning rates (a third of, exactly
+and three times the one in params.yaml) and reports the macro AUROC of linear probes at 10 % of the labels on the
+validation patients, mean over five draws of the labelled patients. Test patients are not touched. Trials that are done
+are kept in results/scratch/tune; the table goes to docs/tuning.csv.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ecglib import cohort, encoders, metrics, objectives, probe, schedule, splits
+from ecglib.classifiers import linear
+
+ROOT = Path(__file__).resolve().parent.parent
+FACTORS = (1 / 3, 1.0, 3.0)
+HOME = ROOT / "results/cohorts/A"
+TRIALS = ROOT / "results/scratch/tune"
+TABLE = ROOT / "docs/tuning.csv"
+
+
+def trials(names) -> dict[str, dict]:
+    """Name of a trial -> its method and learning rate; `heartbeats` is a start of another method and has none."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    found = {}
+    for name in names:
+        base = params["methods"][name].get("lr", params["pretrain"]["lr"])
+        for factor in FACTORS if name != "heartbeats" else (1.0,):
+            lr = float(f"{base * factor:.1g}")
+            found[f"{name}-{lr:g}"] = {"method": name, "lr": lr}
+    return found
+
+
+def command(trial: dict, out: Path) -> list[str]:
+    words = [sys.executable, "-m", "ecglib", "run", "notebooks/02_pretraining.ipynb", "--params", "pretrain"]
+    words += [
+        "--params",
+        f"methods.{trial['method']}",
+        "-p",
+        f"objective={trial['method']}",
+        "-p",
+        f"lr={trial['lr']:g}",
+    ]
+    words += ["-p", "cohort_dir=../results/cohorts/A", "--out", str(out)]
+    first = objectives.fact(trial["method"], "FIRST")
+    return words + (["-p", f"first=../{next(TRIALS.glob(f'{first}-*')).relative_to(ROOT)}"] if first else [])
+
+
+def score(folder: Path, fraction: float = 0.1, seeds: int = 5, min_positives: int = 10) -> float:
+    """Macro AUROC on the validation patients of A, mean over draws of the labelled patients."""
+    home = cohort.open(HOME)
+    rows, val = home.rows("train"), home.rows("val")
+    names = [n for n in home.labels if (home.states([n], rows) == 1).sum() >= min_positives]
+    encoder = encoders.load(folder)[0]
+    z, z_val = (probe.features(encoder, home, r) for r in (rows, val))
+    y, y_val = (probe.known(probe.truth(home, r, names)) for r in (rows, val))
+    table = pd.DataFrame(probe.truth(home, rows, names), columns=names)
+    parts = splits.subsets(table, home.records["patient_id"].to_numpy()[rows], fraction, seeds)
+    found = [linear(z[part], y[part], z_val, y_val).model(z_val) for part in parts]
+    return float(np.mean([metrics.macro_auroc(y_val, p) for p in found]))
+
+
+def main(names) -> None:
+    names = names or [n for n in objectives.names()]
+    names = sorted(names, key=lambda n: bool(objectives.fact(n, "FIRST")))
+    known = pd.read_csv(TABLE).to_dict("records") if TABLE.is_file() else []
+    wanted = trials(names)
+    needs = {
+        t: {o for o in wanted if o.startswith(f"{objectives.fact(wanted[t]['method'], 'FIRST') or '?'}-")}
+        for t in wanted
+    }
+
+    def begin(name):
+        out = TRIALS / name
+        if (out / "encoder.json").is_file():
+            return None
+        return schedule.start(command(wanted[name], out), ROOT, name, stdout=subprocess.DEVNULL)
+
+    schedule.run(needs, begin, schedule.workers())
+    rows = [r for r in known if f"{r['method']}-{r['lr']:g}" not in wanted]
+    rows += [{**trial, "validation": round(score(TRIALS / name), 4)} for name, trial in wanted.items()]
+    pd.DataFrame(rows).sort_values(["method", "lr"]).to_csv(TABLE, index=False)
+    print(pd.read_csv(TABLE).pivot_table(index="method", columns="lr", values="validation"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
