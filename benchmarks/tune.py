@@ -1,9 +1,9 @@
 """The search behind section `methods` of params.yaml: equally many trials for every method, chosen on validation.
 
-`python -m benchmarks.tune [METHOD ...]` pretrains each method on hospital A at three learning rates (a third of, exactly
-and three times the one in params.yaml) and reports the macro AUROC of linear probes at 10 % of the labels on the
-validation patients, mean over five draws of the labelled patients. Test patients are not touched. Trials that are done
-are kept in results/scratch/tune; the table goes to docs/tuning.csv.
+`python -m benchmarks.tune [METHOD ...]` pretrains each method on hospital A at three learning rates (a third of,
+exactly and three times the one in params.yaml) and reports the macro AUROC of linear probes at 10 % of the labels on
+the validation patients, mean over five draws of the labelled patients. Test patients are not touched. Trials that are
+done are kept in results/scratch/tune; the table goes to docs/tuning.csv.
 """
 
 import subprocess

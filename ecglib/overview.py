@@ -55,13 +55,13 @@ class Sample:
         return self._all._replace(**parts, meta=meta, text=[self.texts[i] for i in index])
 
 
-def example(name: str, data, encoder: str = "", size: str = "small", n_leads: int = 12, first="", **params):
+def example(name: str, data, encoder="", size="small", n_leads: int = 12, first="", fs: float = 100.0, **params):
     """Objective `name` around its encoder, with the parameters that `data` decide.
 
     first: folder of the artefact that the method starts from, where it needs one (see `example_first`).
     """
-    net = encoders.build(encoder or objectives.module(name).ENCODER, size, n_leads)
-    offered = objectives.from_data(name, data) | params | ({"first": str(first)} if first else {})
+    net = encoders.build(encoder or objectives.module(name).ENCODER, size, n_leads, fs=fs)
+    offered = objectives.from_data(name, data) | params | {"fs": fs} | ({"first": str(first)} if first else {})
     return objectives.build(name, net, **objectives.accepted(name, **offered))
 
 
@@ -78,8 +78,8 @@ def example_first(name: str, data, folder, size: str = "small", n_leads: int = 1
 def table(settings: dict | None = None, names=(), batch_size: int = 64, steps: int = 3) -> pd.DataFrame:
     """One row per objective: paper, encoder, parameters, memory of a training step (MiB), records/s on this machine.
 
-    settings: {objective: {"encoder", "size", ...}} as in section `methods` of params.yaml; names: some of them. Memory counts weights,
-    gradients, AdamW's moments and what is kept for the backward pass. Speed: the best of `steps` steps.
+    settings: {objective: {"encoder", "size", ...}} as in section `methods` of params.yaml; names: some of them. Memory
+    counts weights, gradients, AdamW's moments and what is kept for the backward pass. Speed: the best of `steps` steps.
     """
     data, rows = Sample(batch_size), []
     with tempfile.TemporaryDirectory() as folder:

@@ -225,7 +225,7 @@ def _way(method: str, task: _Task, make, training: dict):
     return name, "linear", _frozen(task, embed, learn, chance), chance
 
 
-def _fits(folder, cohort, leads, profile) -> None:
+def fits(folder, cohort, leads, profile) -> None:
     """EcgError when the card of the encoder in `folder` says that it was made for other inputs than those of the task.
 
     The rate counts as the network meets it: after the profile, which resamples, or else as the cohort is packed.
@@ -249,7 +249,7 @@ def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir) -> _T
     if name not in BASELINES and pretrain_dir is None:
         raise EcgError(f"{method} needs an encoder", field="pretrain_dir", fix=f"or use {', '.join(BASELINES)}")
     if name not in BASELINES:
-        _fits(pretrain_dir, cohort, leads, profile)
+        fits(pretrain_dir, cohort, leads, profile)
     train_rows, val_rows = cohort.rows("train"), cohort.rows("val")
     for split, there in (("train", train_rows), ("val", val_rows)):
         if not len(there):

@@ -4,6 +4,7 @@ A block between `<!-- NAME -->` and `<!-- end -->` is rewritten by the function 
 does it, and the tests check that the committed text is what the committed results say.
 """
 
+import json
 import re
 import shutil
 from functools import partial
@@ -21,7 +22,10 @@ NAMES = {
     "scratch": "supervised from scratch",
 }
 FIGURES = {
+    "comparison_twelve.png": "figures/comparison_twelve.png",
     "label_efficiency_twelve.png": "figures/label_efficiency_twelve.png",
+    "real_comparison_ptbxl.png": "real/figures/comparison_ptbxl.png",
+    "real_differences_ptbxl.png": "real/figures/differences_ptbxl.png",
     "forest_twelve.png": "figures/forest_twelve.png",
     "real_label_efficiency_ptbxl.png": "real/figures/label_efficiency_ptbxl.png",
     "real_forest_ptbxl.png": "real/figures/forest_ptbxl.png",
@@ -59,28 +63,35 @@ def _filled(found, results: Path, root: Path, page: Path) -> str:
     return found[0] if text is None else f"{found[1]}{text}\n{found[3]}"
 
 
-def efficiency(folder: Path, task: str, fractions=(0.01, 0.1, 1.0)) -> str | None:
-    """Markdown table: macro AUROC on the test patients at home, by method and share of the training labels."""
+def efficiency(folder: Path, task: str, fractions=(0.01, 0.1, 1.0), metric="auroc", whole=False) -> str | None:
+    """Markdown table: a macro score on the test patients at home, by method and share of the training labels.
+
+    Unless `whole` only the baselines, the encoder pretrained on labels, and the best on validation patients.
+    """
     scores = _table(folder, "scores")
     if scores is None:
         return None
-    rows = scores[(scores.task == task) & (scores.label == "macro") & (scores.metric == "auroc")]
-    home, table = rows[rows.split == "test"], []
+    rows = scores[(scores.task == task) & (scores.label == "macro") & (scores.metric == metric)]
+    home, table = _shown(rows[rows.split == "test"], folder, task, whole), []
     for (encoder, mode), part in home.groupby(["encoder", "mode"], sort=False):
         table.append([_name(encoder, mode), *(_one(part[np.isclose(part.fraction, f)]) for f in fractions)])
+    if home.empty:
+        return None
     first = home.iloc[0]
     note = f"{first.cohort}, {first.n_records} test records of {first.n_patients} patients, {first.n_labels} labels"
     head = ["method", *(f"{100 * f:g} % of the training labels" for f in fractions)]
-    return _markdown(head, _ranked(table)) + f"\n\nMacro AUROC (95 % interval over patients), {note}."
+    return _markdown(head, _ranked(table)) + f"\n\nMacro {metric.upper()} (95 % interval over patients), {note}."
 
 
-def transfer(folder: Path, task: str) -> str | None:
+def transfer(folder: Path, task: str, whole=False) -> str | None:
     """Markdown table: the labels that both hospitals state, at home and away, and the drop; all training labels."""
     table = _table(folder, "transfer")
     if table is None:
         return None
     labels = table[(table.task == task) & (table.metric == "auroc")]
-    rows = labels[labels.label == "macro"]
+    if labels.empty:
+        return None
+    rows = _shown(labels[labels.label == "macro"], folder, task, whole)
     away = rows.cohort.iloc[0]
     n = int((labels[labels.label != "macro"].groupby(["encoder", "mode"])["drop"].count()).iloc[0])
     lines = [
@@ -91,12 +102,13 @@ def transfer(folder: Path, task: str) -> str | None:
     return _markdown(["method", "at home", f"in {away}", "change"], _ranked(lines)) + f"\n\nMacro AUROC over {note}."
 
 
-def gains(folder: Path, task: str, fraction: float = 0.1) -> str | None:
+def gains(folder: Path, task: str, fraction: float = 0.1, whole=False) -> str | None:
     """Markdown table: paired differences of every other method to each baseline at one share of the labels."""
     table = _table(folder, "differences")
     if table is None:
         return None
     rows = table[(table.task == task) & np.isclose(table.fraction, fraction) & table.point.notna()]
+    rows = _shown(rows, folder, task, whole)
     lines = [
         [r.cohort, _name(r.encoder, r.mode), NAMES[r.reference], _span(r, "point", "+"), f"{r.p_holm:.3f}"]
         for r in rows.itertuples()
@@ -108,6 +120,13 @@ def gains(folder: Path, task: str, fraction: float = 0.1) -> str | None:
 def _table(folder: Path, name: str) -> pd.DataFrame | None:
     file = folder / f"figures/{name}.csv"
     return pd.read_csv(file) if file.is_file() else None
+
+
+def _shown(rows: pd.DataFrame, folder: Path, task: str, whole: bool) -> pd.DataFrame:
+    if whole:
+        return rows
+    leaders = json.loads((folder / "figures/leaders.json").read_text())[task]
+    return rows[rows.encoder.isin([*NAMES, "supervised", *leaders]) & rows["mode"].ne("zero-shot")]
 
 
 def _ranked(lines: list[list[str]]) -> list[list[str]]:
@@ -138,6 +157,28 @@ def _markdown(head, rows) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def whole(folder: Path, task: str) -> str | None:
+    """Every table of one task with all its methods, for docs/."""
+    parts = [efficiency(folder, task, metric=metric, whole=True) for metric in ("auroc", "auprc")]
+    parts += [gains(folder, task, fraction, whole=True) for fraction in (0.01, 0.1, 1.0)]
+    parts += [transfer(folder, task, whole=True)]
+    return None if parts[0] is None else "\n\n".join(part for part in parts if part)
+
+
+def tuning(results: Path, root: Path) -> str | None:
+    """The search over learning rates: macro AUROC on validation, the chosen one in bold; from docs/tuning.csv."""
+    file = root / "docs/tuning.csv"
+    if not file.is_file():
+        return None
+    rows = []
+    for method, part in pd.read_csv(file).groupby("method"):
+        best = part.validation.max()
+        cells = [f"{r.lr:g}: {r.validation:.3f}" for r in part.sort_values("lr").itertuples()]
+        cells = [f"**{c}**" if v == best else c for c, v in zip(cells, part.sort_values("lr").validation, strict=True)]
+        rows.append([method, *cells, *["–"] * (3 - len(cells))])
+    return _markdown(["method", "lower", "middle", "higher"], rows)
+
+
 def published(results: Path, root: Path) -> str:
     """Published numbers of the same task, marked as another protocol; from docs/published.csv."""
     table = pd.read_csv(root / "docs/published.csv")
@@ -159,4 +200,9 @@ BLOCKS = {
     "real-transfer": lambda results, root: transfer(results / "real", "ptbxl"),
     "real-cinc2017": lambda results, root: efficiency(results / "real", "cinc2017"),
     "published": published,
+    "whole-twelve": lambda results, root: whole(results, "twelve"),
+    "whole-single": lambda results, root: whole(results, "single"),
+    "whole-ptbxl": lambda results, root: whole(results / "real", "ptbxl"),
+    "whole-cinc2017": lambda results, root: whole(results / "real", "cinc2017"),
+    "tuning": tuning,
 }

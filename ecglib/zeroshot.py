@@ -134,7 +134,7 @@ def run(
     and for an objective that was pretrained for other inputs.
     """
     labels = list(labels)
-    probe._fits(pretrain_dir, cohort, task_leads, profile)
+    probe.fits(pretrain_dir, cohort, task_leads, profile)
     objective = objectives.load(pretrain_dir)
     own = prompts(objective, labels, own)
     tables = []

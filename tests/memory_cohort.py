@@ -31,7 +31,7 @@ class MemoryCohort:
         )
         self.labels = pd.DataFrame(labels[NAMES].to_numpy(np.int8), index=ids, columns=NAMES)
         self.mask = np.ones((n * windows, 12), bool)
-        self._peaks = list(truth["r"])
+        self._peaks, self._windows = list(truth["r"]), windows
 
     def __len__(self):
         return len(self.records)
@@ -53,4 +53,6 @@ class MemoryCohort:
         return self.mask[np.asarray(rows)][:, [self.leads.index(n) for n in leads or self.leads]]
 
     def peaks(self, row):
-        return np.asarray(self._peaks[row])
+        record, window = divmod(row, self._windows)
+        found, length = np.asarray(self._peaks[record]) - window * self.signals.shape[-1], self.signals.shape[-1]
+        return found[(found >= 0) & (found < length)]

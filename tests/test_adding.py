@@ -70,5 +70,5 @@ def test_it_is_in_the_matrix(study):
 
 
 def test_it_is_under_the_contract(study):
-    shown = study[1]("pytest", "-q", "-p", "no:cacheprovider", "tests/test_contract.py", "-k", "toy")
+    shown = study[1]("pytest", "-q", "-p", "no:cacheprovider", "tests/test_objectives.py", "-k", "toy")
     assert " passed" in shown and "failed" not in shown and int(shown.split(" passed")[0].split()[-1]) >= 14

@@ -1,28 +1,61 @@
-"""One contract for all objectives. Their formulas are tested in tests/test_objective_<name>.py."""
+"""One contract for all objectives, found by their files. Their formulas are tested in test_objective_<name>.py."""
+
+import copy
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from memory_cohort import NAMES, MemoryCohort
+from torch import nn
 
-from ecglib import encoders, objectives, train
+from ecglib import checkpoint, encoders, objectives, overview, train
 from ecglib.signals import EcgError
+
+N = 8
+SAMPLES = {}
+
+
+def sample(**options) -> overview.Sample:
+    """Simulated ECGs, made once for all tests."""
+    key = tuple(sorted(options.items()))
+    if key not in SAMPLES:
+        SAMPLES[key] = overview.Sample(N, **options)
+    return SAMPLES[key]
+
+
+@pytest.fixture(scope="module", params=objectives.names())
+def name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
+def first(name, tmp_path_factory):
+    """{number of leads: the artefact that the method starts from}, made when asked for."""
+    made = {}
+
+    def of(n_leads=12, fs=100.0):
+        if (n_leads, fs) not in made:
+            data = sample(leads=n_leads, fs=fs)
+            folder = tmp_path_factory.mktemp("first")
+            made[n_leads, fs] = overview.example_first(name, data, folder, n_leads=n_leads, fs=fs)
+        return made[n_leads, fs]
+
+    return of
+
+
+def make(name, first, n_leads=12, fs=100.0, steps=30):
+    data = sample(leads=n_leads, fs=fs)
+    return overview.example(name, data, n_leads=n_leads, first=first(n_leads, fs), fs=fs, steps=steps), data
+
+
+@pytest.fixture
+def objective(name, first):
+    return make(name, first)[0]
+
+
+@pytest.fixture
 def batch():
-    cohort = MemoryCohort(8, shares=(("train", 1),))
-    data = train.CohortData(cohort, np.arange(8), labels=NAMES, meta=("age", "sex"))
-    return data.batch(np.arange(8))
-
-
-@pytest.fixture(params=objectives.names())
-def objective(request):
-    """Every objective around its encoder of choice, else the small net1d."""
-    source = objectives.module(request.param)
-    encoder = encoders.build(getattr(source, "ENCODER", "net1d"), "small", 12, seed=0)
-    params = {"n_labels": len(NAMES)} if "n_labels" in objectives.parameters(request.param) else {}
-    return objectives.build(request.param, encoder, **params)
+    return sample().batch(np.arange(N))
 
 
 def loss_of(objective, batch, seed=0):
@@ -30,34 +63,125 @@ def loss_of(objective, batch, seed=0):
     return objective(batch)
 
 
-def test_loss_is_a_finite_scalar_and_repeats_with_the_seed(objective, batch):
-    loss, logs = loss_of(objective, batch)
-    assert loss.ndim == 0 and torch.isfinite(loss) and isinstance(logs, dict)
-    assert all(np.isfinite(float(v)) for v in logs.values())
-    assert torch.equal(loss_of(objective, batch)[0], loss)
-
-
-def test_gradient_reaches_every_encoder_parameter(objective, batch):
-    loss_of(objective, batch)[0].backward()
-    trained = [p for p in objective.encoder.parameters() if p.requires_grad]
-    assert trained and all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
-
-
-def test_thirty_steps_lower_the_loss_and_embeddings_keep_spread(objective, batch):
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3)
+def train_for(objective, batch, steps, lr=1e-3):
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=lr)
     losses = []
-    for step in range(30):
-        loss, _ = loss_of(objective, batch, step)
+    for step in range(steps):
+        loss, _ = loss_of(objective.train(), batch, step)
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimizer.step()
         if hasattr(objective, "after_step"):
             objective.after_step(step)
         losses.append(loss.item())
+    return losses
+
+
+def test_says_where_it_comes_from_and_what_it_is_for(name):
+    source = objectives.module(name)
+    assert source.PAPER and source.ENCODER in encoders.names() and source.__doc__
+    assert all(isinstance(objectives.fact(name, what), type(default)) for what, default in objectives.OPTIONAL.items())
+    assert not objectives.fact(name, "FIRST") or objectives.fact(name, "FIRST") in objectives.names()
+    scalars = (bool, int, float, str, type(None))
+    assert all(isinstance(default, scalars) for default in objectives.parameters(name).values())
+
+
+def test_loss_is_a_finite_scalar_and_repeats_with_the_seed(objective, batch):
+    start = copy.deepcopy(objective.state_dict())
+    loss, logs = loss_of(objective, batch)
+    assert loss.ndim == 0 and torch.isfinite(loss) and isinstance(logs, dict) and "loss" not in logs
+    assert all(np.isfinite(float(v)) for v in logs.values())
+    objective.load_state_dict(start)
+    assert torch.equal(loss_of(objective, batch)[0], loss)
+
+
+def test_gradient_reaches_every_encoder_parameter_it_trains(objective, batch):
+    loss_of(objective, batch)[0].backward()
+    trained = {n: p for n, p in objective.encoder.named_parameters() if p.requires_grad}
+    idle = set(getattr(objective, "idle", ()))  # what only the probe uses, named by the method itself
+    assert trained and {n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0} <= idle
+
+
+def test_thirty_steps_lower_the_loss_and_embeddings_keep_spread(objective, batch):
+    losses = train_for(objective, batch, 30)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
-    z = objective.eval().encoder(batch.x)
+    x = batch.x[:, : objective.encoder.n_leads]
+    z = objective.eval().encoder(x)
     z = z / z.norm(dim=1, keepdim=True)
     assert z.std(0).square().sum().sqrt() > 1e-3
+
+
+def test_validation_changes_nothing(objective, batch):
+    train_for(objective, batch, 2)
+    objective.eval()
+    before = copy.deepcopy(objective.state_dict())
+    with torch.no_grad():
+        first, again = (loss_of(objective, batch)[0] for _ in range(2))
+    assert torch.isfinite(first) and torch.equal(first, again)
+    assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
+
+
+@pytest.mark.parametrize("n_leads", [1, 3, 12])
+def test_takes_any_number_of_leads_that_its_paper_allows(name, first, n_leads):
+    if n_leads < objectives.fact(name, "MIN_LEADS"):
+        with pytest.raises(EcgError, match=f"{name} needs at least"):
+            objectives.build(name, encoders.build(objectives.module(name).ENCODER, n_leads=n_leads))
+        return
+    objective, data = make(name, first, n_leads)
+    assert torch.isfinite(loss_of(objective, data.batch(np.arange(N)))[0])
+
+
+def test_missing_leads_are_zeros_with_a_mask(name, first, objective, batch):
+    """A random subset of the leads of each record is there; the loss stays finite and so do the gradients."""
+    kept = torch.rand(N, 12, generator=torch.Generator().manual_seed(1)) < 0.5
+    kept[:, 1] = True
+    loss = loss_of(objective, batch._replace(x=batch.x * kept.unsqueeze(-1), lead_mask=kept))[0]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in objective.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("fs", [250.0, 500.0])
+def test_takes_other_sampling_rates(name, first, fs):
+    objective, data = make(name, first, fs=fs)
+    with torch.no_grad():
+        assert torch.isfinite(loss_of(objective, data.batch(np.arange(4)))[0])
+        assert objective.eval().encoder(data.batch(np.arange(2)).x).shape == (2, objective.encoder.dim)
+
+
+def test_half_precision_is_finite(objective, batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(objective, batch)[0]
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(name, first, tmp_path):
+    """State between steps (teachers, codebooks, counters) travels in the checkpoint."""
+    data = sample()
+
+    def run(folder, stop=None):
+        objective = make(name, first, steps=4)[0]
+
+        def progress(row):
+            if row["step"] == stop:
+                raise KeyboardInterrupt
+
+        options = dict(steps=4, batch_size=4, lr=1e-3, checkpoint_every=1, progress=progress)
+        train.fit(objective, data, tmp_path / folder, **options)
+        return objective.state_dict()
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop=3)
+    assert checkpoint.read(tmp_path / "cut" / train.CHECKPOINT)[1]["step"] == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = run("cut")
+    assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
+    loaded = objectives.load(tmp_path / "whole")
+    assert all(torch.equal(value, whole[key]) for key, value in loaded.state_dict().items())
 
 
 def test_config_is_json_and_unknown_names_are_answered_with_the_valid_ones(objective):
@@ -68,9 +192,15 @@ def test_config_is_json_and_unknown_names_are_answered_with_the_valid_ones(objec
         objectives.build("superviced", objective.encoder)
 
 
-def test_settings_that_an_objective_does_not_take_are_left_out(objective):
-    name = objective.config["objective"]
+def test_settings_that_an_objective_does_not_take_are_left_out(name):
     valid = objectives.parameters(name)
     assert objectives.accepted(name, **valid, temprature=1) == valid
     assert objectives.accepted(name, temprature=1) == {}
-    assert objectives.accepted("supervised", loss="hill", mask=0.5) == {"loss": "hill"}
+
+
+def test_options_are_read_in_the_type_of_their_default(name):
+    valid = objectives.parameters(name)
+    plain = {k: v for k, v in valid.items() if v != "" and not (isinstance(v, str) and "," in v)}
+    assert objectives.options(name, ",".join(f"{k}={v}" for k, v in plain.items())) == plain
+    with pytest.raises(EcgError, match="no parameter 'nothing'"):
+        objectives.options(name, "nothing=1")

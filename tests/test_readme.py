@@ -24,11 +24,12 @@ def folder(tmp_path):
         dict(task="twelve", cohort=cohort, split=split, encoder=encoder, mode=mode, fraction=fraction, metric="auroc")
         | dict(label="macro", point=0.5 + fraction / 4, low=0.5, high=0.9, n_records=40, n_patients=30, n_labels=3)
         for cohort, split in (("A", "test"), ("B", "external"))
-        for encoder, mode in (("supervised", "linear"), ("random", "linear"))
+        for encoder, mode in (("supervised", "linear"), ("random", "linear"), ("clef", "linear"), ("mae", "linear"))
         for fraction in (0.01, 0.1, 1.0)
     ]
     (tmp_path / "results/figures").mkdir(parents=True)
     pd.DataFrame(rows).to_csv(tmp_path / "results/figures/scores.csv", index=False)
+    (tmp_path / "results/figures/leaders.json").write_text('{"twelve": ["mae"]}')
     return tmp_path
 
 
@@ -37,10 +38,25 @@ def test_a_block_is_filled_and_the_rest_stays(folder):
     text = (folder / "README.md").read_text()
     assert changed == [folder / "README.md"]
     assert text.startswith("a\n<!-- simulated-twelve -->\n| method |") and text.endswith("<!-- end -->\nz\n")
-    random, ours = (line for line in text.splitlines() if line.startswith("| ") and "0.750 (0.500 to 0.900)" in line)
-    assert random.startswith("| random encoder") and ours.startswith("| **supervised**, linear probe")
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "0.750 (0.500 to 0.900)" in line]
+    assert lines[0].startswith("| random encoder") and len(lines) == 3  # of the others the best on validation
+    assert {line.split("**")[1] for line in lines[1:]} == {"supervised", "mae"}
     assert "A, 40 test records of 30 patients, 3 labels" in text
     assert readme.update(folder / "results", folder) == []
+
+
+def test_docs_hold_every_method(folder):
+    page = folder / "docs/results.md"
+    page.write_text("<!-- whole-twelve -->\n<!-- end -->\n")
+    rows = pd.read_csv(folder / "results/figures/scores.csv")
+    gaps = rows[rows.encoder != "random"].assign(reference="random", p_holm=0.01, metric="auroc")
+    gaps.to_csv(folder / "results/figures/differences.csv", index=False)
+    ends = {f"{side}{end}": 0.5 for side in ("internal", "external", "drop") for end in ("", "_low", "_high")}
+    away = rows[rows.cohort == "B"].assign(n_records_external=7, **ends)
+    pd.concat([away, away.assign(label="NORM")]).to_csv(folder / "results/figures/transfer.csv", index=False)
+    readme.update(folder / "results", folder)
+    assert {name for name in ("clef", "mae", "supervised") if f"**{name}**" in page.read_text()} == {
+        "clef", "mae", "supervised"}  # fmt: skip
 
 
 def test_a_block_without_results_stays_and_an_unknown_one_is_named(folder):

@@ -30,17 +30,21 @@ def module(name: str):
     return wings.find(__name__, __path__, name, "encoder")
 
 
-def build(name: str, size: str = "small", n_leads: int = 12, seed: int = 0, **overrides) -> nn.Module:
+def build(
+    name: str, size: str = "small", n_leads: int = 12, seed: int = 0, fs: float = 100.0, **overrides
+) -> nn.Module:
     """Make a randomly initialised encoder.
 
     `size` is a key of the module's SIZES; `overrides` replace single numbers of that size; `seed` fixes the initial
-    weights without touching the global generator. The result maps x (batch, n_leads, time) to (batch, dim) and carries
+    weights without touching the global generator; `fs` is the rate of x in Hz, for architectures that must know it.
+    The result maps x (batch, n_leads, time) to (batch, dim) and carries
     `config`, a JSON dict from which `load` builds the same network. Raises EcgError for an unknown name, size, keyword.
     """
     source = module(name)
     if size not in source.SIZES:
         raise EcgError(f"unknown size {size!r} of {name}", field="size", fix=f"use one of {', '.join(source.SIZES)}")
-    return _make(name, {"n_leads": n_leads, **source.SIZES[size], **overrides}, size, seed)
+    rate = {"fs": fs} if "fs" in inspect.signature(source.Encoder).parameters else {}
+    return _make(name, {"n_leads": n_leads, **rate, **source.SIZES[size], **overrides}, size, seed)
 
 
 def _make(name: str, kwargs: dict, size: str, seed: int) -> nn.Module:
