@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 
 from ecglib import preprocess
-from ecglib.labels import PRESENT
+from ecglib.labels import POSSIBLE, PRESENT
 from ecglib.signals import EcgError
 
+RHYTHM = ("SR", "SARRH")  # statements that a normal ECG may carry
 CACHE_BYTES = 2**31  # a profiled data set up to this size is kept in memory
 
 
@@ -104,23 +105,32 @@ def pooled(cohorts, splits, leads=None, *, profile="study", labels=None, meta=()
     """Training data of several cohorts: CohortData, or JointData of them.
 
     splits: of each cohort the splits to use, joined by "+" ("pretrain+train"); leads: names, default those of the first
-    cohort; normal: only records whose NORM is present. Raises EcgError where the numbers of cohorts and splits differ
-    or no record is left.
+    cohort; normal: only records that are NORM and nothing but rhythm beside it. Raises EcgError where the numbers of
+    cohorts and splits differ or no record is left.
     """
     if len(cohorts) != len(splits):
         raise EcgError(f"{len(cohorts)} cohorts, {len(splits)} splits", field="split", fix="name one for each cohort")
     leads, parts = tuple(leads or cohorts[0].leads), []
     for cohort, names in zip(cohorts, splits, strict=True):
         rows = np.sort(np.concatenate([cohort.rows(name) for name in names.split("+")]))
-        if normal:
-            there = "NORM" in cohort.labels.columns
-            rows = rows[cohort.states(["NORM"], rows)[:, 0] == PRESENT] if there else rows[:0]
+        rows = rows[_normal(cohort, rows)] if normal else rows
         parts += [CohortData(cohort, rows, leads, profile, labels, meta)] if len(rows) else []
     if not parts:
         raise EcgError(
             "no record is left to train on", field="split", fix="check splits, and NORM where it is asked for"
         )
     return parts[0] if len(parts) == 1 else JointData(*parts)
+
+
+def _normal(cohort, rows) -> np.ndarray:
+    """Which rows are normal ECGs: NORM present and no finding, certain or possible, beside the names of RHYTHM."""
+    names = list(cohort.labels.columns)
+    if "NORM" not in names:
+        return np.zeros(len(rows), bool)
+    states = cohort.states(names, rows)
+    others = [i for i, name in enumerate(names) if name not in ("NORM", *RHYTHM)]
+    found = np.isin(states[:, others], (PRESENT, POSSIBLE)).any(1)
+    return (states[:, names.index("NORM")] == PRESENT) & ~found
 
 
 class JointData:

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ecglib import checkpoint, encoders, objectives
+from ecglib.augment import fixed_draws
 from ecglib.batches import CohortData as CohortData
 from ecglib.batches import JointData as JointData
 from ecglib.batches import positions, to_device
@@ -37,14 +38,18 @@ def learning_rate(step: int, steps: int, lr: float, warmup: int) -> float:
 
 
 def mean_loss(data, batch_size: int = 256):
-    """Validation function for `fit`: the objective's mean loss over `data`; the score to maximise is its negative."""
+    """Validation function for `fit`: the objective's mean loss over `data`; the score to maximise is its negative.
+
+    What an objective draws (masks, negatives) is the same at every call, so that only the weights change the loss.
+    """
 
     def validate(objective) -> dict[str, float]:
         total = 0.0
         device = next(objective.parameters()).device
-        for index in np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size)):
-            batch = to_device(data.batch(index), device)
-            total += float(objective(batch)[0]) * len(index)
+        with fixed_draws():
+            for index in np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size)):
+                batch = to_device(data.batch(index), device)
+                total += float(objective(batch)[0]) * len(index)
         return {"val_loss": total / len(data), "val_score": -total / len(data)}
 
     return validate

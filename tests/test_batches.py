@@ -1,13 +1,15 @@
 """What objectives are fed: signals, states, metadata, and in which order."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from memory_cohort import NAMES, MemoryCohort
 
-from ecglib import batches
+from ecglib import batches, preprocess
 from ecglib.signals import EcgError
 
 
@@ -71,3 +73,30 @@ def test_what_cannot_be_fed_is_refused(cohort, data):
         batches.CohortData(cohort, [])
     with pytest.raises(EcgError, match="differ in labels"):
         batches.JointData(data, batches.CohortData(cohort, [1]))
+
+
+def test_cohorts_are_pooled_by_split_and_normal_means_nothing_else(cohort):
+    names = ["NORM", "SR", "CD"]
+    cohort = MemoryCohort(12, shares=(("pretrain", 0.5), ("train", 1)))
+    states = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 2], [0, 1, 0], [1, -1, -1], [2, 1, 0]] * 2, np.int8)
+    cohort.labels = pd.DataFrame(states, index=cohort.labels.index, columns=names)
+    both = batches.pooled([cohort, cohort], ["train+pretrain", "train"])
+    assert len(both) == 18 and both.batch(np.arange(18)).patient_id.unique().numel() == 9
+    normal = batches.pooled([cohort], ["pretrain"], normal=True)
+    assert normal.record_ids.tolist() == ["A0000", "A0004"]  # a doubtful finding is a finding, an unknown one is none
+    with pytest.raises(EcgError, match="2 cohorts, 1 splits"):
+        batches.pooled([cohort, cohort], ["train"])
+    cohort.labels["NORM"] = 0
+    with pytest.raises(EcgError, match="no record is left"):
+        batches.pooled([cohort], ["train"], normal=True)
+
+
+def test_peaks_are_samples_of_what_is_delivered(cohort):
+    data = batches.CohortData(cohort, np.arange(6), meta=("age", "hdl"))
+    batch = data.batch(np.array([3, 1]))
+    for line, row in zip(batch.peaks, (3, 1), strict=True):
+        assert line[line >= 0].tolist() == cohort.peaks(row).tolist()
+    assert batch.meta["hdl"].isnan().all() and not batch.meta["age"].isnan().any()
+    halved = preprocess.profile("study")
+    slow = batches.CohortData(cohort, np.arange(6), profile=replace(halved, fs=50))
+    assert slow.fs == 50 and slow.batch(np.array([3])).peaks[0, 0] == round(cohort.peaks(3)[0] / 2)

@@ -106,6 +106,20 @@ def test_validation_loss_is_the_mean_over_records(cohort, data):
     )
 
 
+def test_validation_draws_the_same_every_time(cohort, data):
+    """Else the curve would show the luck of the masks, and "best" would keep it."""
+    objective = objectives.build("jepa", encoders.build("vit1d", "small", 12))
+    validate = train.mean_loss(data)
+    objective.eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        first = validate(objective)
+        after = torch.rand(1)
+        torch.manual_seed(1)
+        assert torch.equal(torch.rand(1), after), "the caller's generator goes on as if nothing had been drawn"
+        assert validate(objective) == first
+
+
 KILLED = """
 import sys, torch
 sys.path[:0] = [{tests!r}]
