@@ -36,16 +36,30 @@ def lead_views(x):
     return views @ x[..., :2, :]
 
 
-def random_lead_view(x: torch.Tensor, generator: torch.Generator, p: float = 0.5) -> torch.Tensor:
+def first_lead(x: torch.Tensor, lead_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first lead that each record has (where it has none, the first): x (batch, lead, time), lead_mask bool
+    (batch, lead) -> (batch, 1, time), (batch, 1)."""
+    rows, lead = torch.arange(len(x), device=x.device), lead_mask.int().argmax(1)
+    return x[rows, lead].unsqueeze(1), lead_mask[rows, lead].unsqueeze(1)
+
+
+def random_lead_view(x: torch.Tensor, generator: torch.Generator, p: float = 0.5, lead_mask=None) -> torch.Tensor:
     """Return one frontal view per record: x (batch, lead, time), first two leads I and II -> (batch, 1, time).
 
-    With probability p one of the six other views, drawn uniformly; otherwise lead I. The generator lives on the CPU,
-    so that the draw is the same on every device.
+    With probability p one of the six other views, drawn uniformly; otherwise lead I. lead_mask: bool (batch, lead);
+    where one of I and II is missing, the view is the other one, and where both are, the first lead that there is. The
+    generator lives on the CPU, so that the draw is the same on every device.
     """
     other = torch.randint(1, len(VIEWS), (len(x),), generator=generator)
     view = torch.where(torch.rand(len(x), generator=generator) < p, other, 0)
+    if lead_mask is not None:
+        one, two = lead_mask[:, :2].cpu().unbind(1)
+        view = torch.where(one & two, view, torch.where(one, 0, VIEW_NAMES.index("II")))
     weights = torch.as_tensor(VIEWS, dtype=x.dtype)[view].to(x.device)  # (batch, 2)
-    return weights[:, None] @ x[:, :2]
+    drawn = weights[:, None] @ x[:, :2]
+    if lead_mask is None:
+        return drawn
+    return torch.where(lead_mask[:, :2].any(1)[:, None, None], drawn, first_lead(x, lead_mask)[0])
 
 
 def roll(x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
@@ -118,7 +132,7 @@ class PairViews:
     which then differ by augmentation alone. Then `add_noise` with noise_rms (in units of x; 0 = off) at fs Hz from the
     packed file `noise` ("" = simulated), a mask over 10 to 30 % of the time in a share `masked` of the records, and,
     with `zscore`, `standardise`.
-    In evaluation the draws are the same every time, and an encoder of one lead gets the first lead.
+    In evaluation the draws are the same every time, and an encoder of one lead gets the first one that is there.
     """
 
     n_leads: int
@@ -138,7 +152,8 @@ class PairViews:
             reason = f"{x.shape[1]} leads for an encoder of {self.n_leads}"
             raise EcgError(reason, field="leads", fix="name the encoder's leads, or build it with n_leads=1")
         if not training:
-            x, lead_mask = x[:, : self.n_leads], lead_mask[:, : self.n_leads]
+            if self.n_leads == 1:
+                x, lead_mask = first_lead(x, lead_mask)
             with fixed_draws():
                 return self.view(x, lead_mask), self.view(x, lead_mask)
         if self.n_leads == x.shape[1]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+MAX_SCALE = 100.0  # bound of the learned 1/T of CLIP (arXiv 2103.00020)
+
 
 def head(dim: int, out: int, hidden: int = 0, norm: bool = False) -> nn.Module:
     """Projection head of two layers, dim -> hidden (0 = dim) -> out, between them a ReLU and, with `norm`, batch
@@ -71,11 +73,40 @@ def spread(z: torch.Tensor) -> torch.Tensor:
     return direction(z).var(0, correction=0).sum().sqrt()
 
 
-def clip(a: torch.Tensor, b: torch.Tensor, scale) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both halves of the CLIP loss (arXiv 2103.00020) of pairs a, b (batch, dim): (a to b, b to a); scale = 1/T."""
-    s = cosine(a, b) * scale
-    target = torch.arange(len(s), device=s.device)
-    return F.cross_entropy(s, target), F.cross_entropy(s.T, target)
+class Scale(nn.Module):
+    """The learned 1/T of the CLIP loss: call it for its value, at most MAX_SCALE; `log` is the parameter."""
+
+    def __init__(self, temperature: float = 0.07):
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def forward(self) -> torch.Tensor:
+        return self.log.exp().clamp(max=MAX_SCALE)
+
+
+def halves(s: torch.Tensor, same: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropies of logits s (n, n) over rows and over columns, whose pairs stand on the diagonal.
+
+    same: bool (n, n), further pairs that belong together; what is asked for is then uniform over all of those of a row
+    (of a column), so that they are no negatives of each other.
+    """
+    if same is None:
+        target = torch.arange(len(s), device=s.device)
+        return F.cross_entropy(s, target), F.cross_entropy(s.T, target)
+    target = (same | torch.eye(len(s), dtype=torch.bool, device=s.device)).float()
+    rows, columns = target / target.sum(1, keepdim=True), target / target.sum(0)
+    return F.cross_entropy(s, rows), F.cross_entropy(s.T, columns.T)
+
+
+def clip(a: torch.Tensor, b: torch.Tensor, scale, same=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both halves of the CLIP loss (arXiv 2103.00020) of pairs a, b (batch, dim): (a to b, b to a); scale = 1/T; same:
+    see `halves`."""
+    return halves(cosine(a, b) * scale, same)
+
+
+def symmetric(both: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The loss of what `clip` or `halves` returns: the mean of the two directions."""
+    return (both[0] + both[1]) / 2
 
 
 def cmsc(z1: torch.Tensor, z2: torch.Tensor, patient_id: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:

@@ -63,10 +63,27 @@ def lead_drop(batch: int, n_leads: int, p: float, present: torch.Tensor | None =
     return kept | (spared & ~kept.any(1, keepdim=True))
 
 
-def lead_subsets(batch: int, n_leads: int, low: int, high: int) -> torch.Tensor:
-    """Subsets with a size uniform in low .. high, then uniform among those of the size: kept bool (batch, lead)."""
-    size = torch.randint(low, high + 1, (batch, 1))
-    return torch.rand(batch, n_leads).argsort(1).argsort(1) < size
+def lead_subsets(
+    batch: int, n_leads: int, low: int, high: int | torch.Tensor, present: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Subsets with a size uniform in low .. high, then uniform among those of the size: kept bool (batch, lead).
+
+    high: one number, or one for each record (batch,). present: bool (batch, lead); where given, all members are among
+    these: the size is uniform in low .. what is there, if that is less than high, and all of them if less than low.
+    """
+    there = torch.full((batch,), n_leads) if present is None else present.cpu().sum(1)
+    top = torch.as_tensor(high).cpu().expand(batch).minimum(there).clamp_min(low)
+    size = (low + (torch.rand(batch, dtype=torch.float64) * (top - low + 1)).long()).minimum(there)
+    score = torch.rand(batch, n_leads)
+    if present is not None:
+        score = score + ~present.cpu()  # those that are missing rank last
+    return score.argsort(1).argsort(1) < size[:, None]
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `values` where `mask` (0 or 1, or bool, broadcast to them) is 1; 0, with a gradient, where it never is.
+    Values outside the mask must be finite."""
+    return (values * mask).sum() / mask.expand_as(values).sum().clamp_min(1)
 
 
 def time_blocks(n: int, blocks: int = 4, low: float = 0.175, high: float = 0.225) -> torch.Tensor:

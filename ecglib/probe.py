@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ecglib import beats, checkpoint, encoders, metrics, objectives, splits, train
+from ecglib.batches import to_device
 from ecglib.classifiers import boosting, linear
 from ecglib.labels import ABSENT, PRESENT, UNKNOWN
 from ecglib.signals import EcgError
@@ -52,10 +53,10 @@ def features(encoder, cohort, rows, leads=None, profile="study", batch_size: int
     """Frozen features: float32 (row, dim) of `encoder` in evaluation mode, on the GPU where there is one."""
     data = train.CohortData(cohort, rows, leads, profile)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = encoder.eval().to(device)
-    chunks = np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size))
+    encoder, chunks = encoder.eval().to(device), np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size))
     with torch.inference_mode():
-        return torch.cat([encoder(data.signals(chunk).to(device)).float().cpu() for chunk in chunks]).numpy()
+        batches = (to_device(data.batch(chunk), device) for chunk in chunks)
+        return torch.cat([encoders.embed(encoder, b.x, b.lead_mask).float().cpu() for b in batches]).numpy()
 
 
 def handmade(cohort, rows, leads=None) -> np.ndarray:

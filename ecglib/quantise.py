@@ -112,8 +112,12 @@ class Vocabulary(nn.Module):
 
 def perplexity(index: torch.Tensor, n_codes: int) -> torch.Tensor:
     """exp of the entropy of code numbers `index` (any shape): 1 = always the same, n_codes = all alike; 1 for none."""
-    p = torch.bincount(index.flatten(), minlength=n_codes).float() / max(1, index.numel())
-    return torch.special.entr(p).sum().exp()
+    return effective_number(torch.bincount(index.flatten(), minlength=n_codes).float() / max(1, index.numel()))
+
+
+def effective_number(p: torch.Tensor) -> torch.Tensor:
+    """exp of the entropy of probabilities p (.., n) -> (..): how many equally likely choices would be as uncertain."""
+    return torch.special.entr(p.float()).sum(-1).exp()
 
 
 def _from_first(value: torch.Tensor) -> None:

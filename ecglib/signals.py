@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # rows of I, II, V1 .. V6 among LEADS; the others follow from I and II
 
 _STANDARD = {name.lower(): name for name in LEADS}
 _LEAD_NAME = re.compile(r"(?:mdc_ecg_lead_|(?:ecg|lead)[ _-]?)?(i{1,3}|av[rlf]|v[1-6])", re.IGNORECASE)

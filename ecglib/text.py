@@ -161,7 +161,8 @@ class PretrainedTextEncoder(nn.Module):
         if layers is None or theirs.cls_token_id is None or theirs.sep_token_id is None:
             fix = "use a BERT-like model, such as ncbi/MedCPT-Query-Encoder"
             raise EcgError(f"{name} has no class token or no encoder.layer", field="text_encoder", fix=fix)
-        for part in (self.model.embeddings, *layers[:frozen]) if frozen else ():
+        self.frozen = frozen
+        for part in self.frozen_parts():
             part.requires_grad_(False)
         self.model.pooler = None  # a head on the first token, which sees nothing of a causal text
         self.tokenizer, self.dim = PretrainedTokenizer(theirs, length), self.model.config.hidden_size
@@ -171,6 +172,16 @@ class PretrainedTextEncoder(nn.Module):
         known = [theirs.sep_token_id, unknown, begin, theirs.sep_token_id, stop]  # PADs are never looked at
         self.register_buffer("special", torch.tensor(known), persistent=False)
         self.class_id = theirs.cls_token_id
+
+    def frozen_parts(self) -> tuple:
+        """The modules that are not trained."""
+        return (self.model.embeddings, *self.model.encoder.layer[: self.frozen]) if self.frozen else ()
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for part in self.frozen_parts():  # dropout in what cannot learn from it is noise
+            part.eval()
+        return self
 
     def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         theirs = torch.where(ids < SPECIAL, self.special[ids.clamp(max=SPECIAL - 1)], ids - SPECIAL)

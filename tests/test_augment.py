@@ -169,6 +169,9 @@ def test_evaluation_draws_the_same_every_time_and_takes_the_first_lead():
     assert torch.equal(v1, again[0]) and torch.equal(v2, again[1]) and not torch.equal(v1, v2)
     v1, v2 = plain(1)(x, there, False)
     assert torch.equal(v1, x[:, :1]) and torch.equal(v2, v1)
+    there[3, :5] = False
+    v1, v2 = plain(1)(x, there, False)
+    assert torch.equal(v1[3], x[3, 5:6]) and torch.equal(v2, v1) and torch.equal(v1[4], x[4, :1])
 
 
 def test_views_are_standardised_after_everything_else():

@@ -92,6 +92,26 @@ def test_clip_equals_the_definition_both_ways():
     assert [float(v) for v in ours] == pytest.approx([forth, back], rel=1e-5)
 
 
+def test_pairs_that_belong_together_share_the_target_of_clip():
+    a, b, patient = embeddings(5, 8), embeddings(5, 8, seed=1), torch.tensor([0, 1, 0, 2, 0])
+    same = patient[:, None] == patient
+    s = unit_rows(a) @ unit_rows(b).T * 5
+    forth = np.mean([np.log(np.exp(s[i]).sum()) - s[i, same[i].numpy()].mean() for i in range(5)])
+    back = np.mean([np.log(np.exp(s[:, i]).sum()) - s[same[i].numpy(), i].mean() for i in range(5)])
+    ours = contrast.clip(a, b, 5.0, same)
+    assert [float(v) for v in ours] == pytest.approx([forth, back], rel=1e-5)
+    assert contrast.symmetric(ours).item() == pytest.approx((forth + back) / 2, rel=1e-5)
+    for nothing in (torch.eye(5, dtype=torch.bool), torch.zeros(5, 5, dtype=torch.bool)):  # the diagonal always counts
+        torch.testing.assert_close(contrast.clip(a, b, 5.0, nothing), contrast.clip(a, b, 5.0))
+
+
+def test_the_scale_of_clip_is_learned_and_bounded():
+    scale = contrast.Scale()
+    assert scale().item() == pytest.approx(1 / 0.07) and scale.log.requires_grad
+    scale.log.data.fill_(9.0)
+    assert scale().item() == 100
+
+
 def test_cmsc_golden_values_and_definition():
     same = torch.ones(64, 8)
     assert contrast.cmsc(same, same, torch.arange(64)).item() == pytest.approx(4.158883, abs=1e-5)

@@ -63,7 +63,19 @@ def test_a_masked_lead_is_zero_whatever_it_holds():
     z = encoder(x, mask)
     zeroed = x.clone()
     zeroed[0, 1] = 0
-    assert torch.equal(z, encoder(zeroed))
+    assert torch.equal(z, encoder(zeroed, mask))
     x[0, 1] = torch.nan
     assert torch.equal(z, encoder(x, mask))
     assert not torch.allclose(z[0], encoder(torch.randn(2, 3, 400))[0])
+
+
+def test_a_missing_lead_takes_its_share_of_the_bias_with_it():
+    """So that it differs from a flat one; where all leads are there, the mask changes nothing."""
+    encoder, mask = encoders.build("convnext1d", "small", 4), torch.tensor([[True, False, True, False]])
+    x = torch.randn(1, 4, 400) * mask[..., None]
+    assert torch.equal(encoder(x, torch.ones_like(mask)), encoder(x))
+    assert not torch.allclose(encoder(x, mask), encoder(x), atol=1e-3)
+    with torch.no_grad():
+        masked = encoder(x, mask)
+        encoder.stem.bias *= 0.5
+        torch.testing.assert_close(masked, encoder(x))

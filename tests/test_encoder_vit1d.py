@@ -15,6 +15,7 @@ from ecglib.signals import EcgError
 COUNTS = {
     "small": 344_064,
     "small_k": 101_056,
+    "small_plain": 247_680,
     "small_mae": 253_248,
     "jepa_w_xs": 3_600_000,
     "jepa_w_s": 14_277_888,

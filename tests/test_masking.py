@@ -184,6 +184,34 @@ def test_lead_subsets_have_uniform_sizes_and_members():
     assert (kept.float().mean(0) - 3.5 / 6).abs().max() < 0.015
 
 
+def test_lead_subsets_of_what_is_there():
+    torch.manual_seed(0)
+    present = torch.zeros(9000, 8, dtype=torch.bool)
+    present[:, [2, 5]] = True
+    kept = masking.lead_subsets(9000, 8, 1, 7, present)
+    assert not (kept & ~present).any() and kept.any(1).all()
+    assert abs((kept.sum(1) == 2).float().mean() - 0.5) < 0.02  # sizes 1 and 2
+    one = masking.lead_subsets(9000, 8, 1, present.sum(1) - 1, present)
+    assert (one.sum(1) == 1).all() and (one.float().mean(0)[[2, 5]] - 0.5).abs().max() < 0.02
+    assert torch.equal(masking.lead_subsets(9000, 8, 3, 5, present), present)  # fewer than the least
+    assert not masking.lead_subsets(5, 8, 1, 7, torch.zeros(5, 8, dtype=torch.bool)).any()
+    high = torch.tensor([1, 4]).repeat(4000)
+    sizes = masking.lead_subsets(8000, 8, 1, high).sum(1)
+    assert (sizes[::2] == 1).all()
+    assert (sizes[1::2].bincount(minlength=5)[1:] / 4000 - 0.25).abs().max() < 0.03
+
+
+def test_masked_mean_counts_the_mask_and_is_zero_with_a_gradient_without_one():
+    values = torch.randn(3, 4, 5, requires_grad=True)
+    mask = torch.rand(3, 1, 5) < 0.5
+    expected = torch.stack([values[i, :, t].sum() for i, t in mask[:, 0].nonzero()]).sum() / (mask.sum() * 4)
+    torch.testing.assert_close(masking.masked_mean(values, mask), expected)
+    torch.testing.assert_close(masking.masked_mean(values, mask.float()), expected)
+    empty = masking.masked_mean(values, torch.zeros(3, 1, 5, dtype=torch.bool))
+    empty.backward()
+    assert empty == 0 and torch.equal(values.grad, torch.zeros(3, 4, 5))
+
+
 def test_random_tokens_are_sorted_and_the_mask_is_the_rest():
     torch.manual_seed(0)
     keep, mask = masking.random_tokens(3000, 10, 4)

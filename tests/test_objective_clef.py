@@ -9,6 +9,7 @@ from torch import nn
 
 from ecglib import objectives
 from ecglib.augment import fixed_draws
+from ecglib.contrast import cosine, nt_xent
 from ecglib.objectives import clef
 from ecglib.signals import EcgError
 
@@ -223,6 +224,42 @@ def test_loss_equals_a_plain_computation(form, align, missing):
     assert logs["known"] == 1 and (logs["nce"] + align * logs["align"]).item() / (1 + align) == pytest.approx(
         expected, rel=1e-4
     )
+
+
+def test_records_of_one_patient_do_not_count_in_weights_or_alignment():
+    risk, patient = torch.tensor([0.02, 0.05, 0.05, 0.10, 0.30, UNKNOWN]).double(), torch.tensor([0, 1, 1, 2, 3, 1])
+    d = clef.distances(risk)
+    w = clef.pair_weights(d, "mean_one", patient)
+    negative = patient[:, None] != patient
+    torch.testing.assert_close((w * negative).sum(1) / negative.sum(1), torch.ones(6).double())
+    without = clef.pair_weights(d)
+    assert (without * negative).sum(1)[1] / negative.sum(1)[1] > 1.05  # the twin's low weight would be made up for
+    torch.testing.assert_close(w[0], without[0])
+    s = torch.rand(12, 12, generator=torch.Generator().manual_seed(0)).double()
+    s[0, 1], s[0, 3] = -1.0, 2.0  # the range of the matrix
+    changed = s.clone()
+    changed[1, 2] = changed[7, 2] = changed[2, 5] = 0.9
+    assert clef.alignment(s, d, patient) == clef.alignment(changed, d, patient)
+    assert clef.alignment(s, d) != clef.alignment(changed, d)
+    changed[1, 7] = 0.5  # two views of one record
+    assert clef.alignment(s, d, patient) != clef.alignment(changed, d, patient)
+
+
+def test_both_terms_of_the_loss_know_the_patients():
+    batch, objective = batch_of()._replace(patient_id=torch.tensor([0, 0, 1, 2, 2, 2])), build().eval()
+    _, logs = objective(batch)
+    z1, z2 = (objective.encoder(v) for v in objective.views(batch.x, batch.lead_mask, False))
+    d, z = clef.distances(*clef.risks(batch.meta)), torch.cat([z1, z2])
+    weights = clef.pair_weights(d, "mean_one", batch.patient_id)
+    torch.testing.assert_close(logs["nce"], nt_xent(z1, z2, 0.07, weights, batch.patient_id).detach())
+    torch.testing.assert_close(logs["align"], clef.alignment(cosine(z, z), d, batch.patient_id).detach())
+
+
+def test_without_weights_clef_is_simclr_also_with_several_records_of_a_patient():
+    batch = batch_of()._replace(patient_id=torch.tensor([0, 0, 1, 2, 2, 2]))
+    simclr = loss_of(build("simclr"), batch)
+    assert torch.equal(loss_of(build(weights="none", align=0.0), batch), simclr)
+    assert not torch.isclose(loss_of(build("simclr"), batch_of()), simclr)
 
 
 def loss_of(objective, batch, seed=0):

@@ -1,5 +1,7 @@
 """The second stage of HeartLang: counts, loss against a plain computation, what is hidden, published function."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,37 @@ def test_stores_and_resumes_itself(first, data, tmp_path):
     loaded = objectives.load(tmp_path)
     ours, theirs = objective.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in ours.items())
+
+
+def test_an_artefact_needs_no_folder_of_the_first_stage(first, data, batch, tmp_path):
+    """Nor does it name one; another first stage of the same shape makes another config, so that no training resumes."""
+    folder, other, out = (tmp_path / name for name in ("first", "other", "out"))
+    shutil.copytree(first, folder)
+    objective = build(str(folder))
+    train.fit(objective, data, out, steps=1, batch_size=8)
+    shutil.rmtree(folder)
+    loaded, words = objectives.load(out), objective.encoder.words(batch.x, batch.peaks)
+    assert torch.equal(loaded.spell(words), objective.spell(words)) and loaded.config == objective.config
+    losses = []
+    for one in (objective.eval(), loaded):
+        torch.manual_seed(0)
+        losses.append(one(batch)[0])
+    assert torch.equal(*losses)
+    assert objective.config["first"] == "" and str(tmp_path) not in str(objective.config)
+    stage = objectives.build("heartbeats", encoders.build("beat_transformer", "vq_small"), seed=1)
+    train.fit(stage, data, other, steps=1, batch_size=8)
+    assert build(str(other)).config != build(first).config == objective.config
+
+
+def test_whole_beats_of_a_sentence_cut_lead_by_lead(first):
+    """In this order a short sentence has more beats of one lead than its length over the number of leads."""
+    objective = build(first, whole_beats=True, mask_ratio=0.5)
+    lead = torch.tensor([[1, 1, 1, 1, 2, 2]])
+    words = Words(torch.ones(1, 6, 96), lead, torch.ones_like(lead), torch.ones(1, 6, dtype=torch.bool))
+    torch.manual_seed(0)
+    seen = torch.stack([objective.hide(words)[0] for _ in range(50)])
+    assert (seen[:, :4].sum(1) == 2).all() and torch.equal(seen[:, 4:], seen[:, :2])
+    assert seen[:, :4].any(0).all() and not (seen[:, 1:4] == seen[:, 1:2]).all()
 
 
 def test_a_first_stage_is_needed_and_must_fit(first, tmp_path, data):

@@ -163,11 +163,52 @@ def test_momentum_one_leaves_the_teacher_as_it_was(variant, x):
 
 
 @VARIANTS
-def test_product_of_w_is_the_teacher_and_of_k_the_student(variant, x):
-    objective = build(variant, steps=3)
-    trained(objective, x, 3)
-    pairs = zip(objective.encoder.parameters(), objective.teacher[0].parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs) == (variant == "W")
+def test_product_is_the_student_unless_the_teacher_is_asked_for(variant, x):
+    """The student is never rewritten; the teacher takes its place after the last step, not before."""
+    for product in ("student", "teacher"):
+        objective = part(build(variant, steps=3, product=product))
+        before = [p.detach().clone() for p in objective.encoder.parameters()]
+        for step in range(3):
+            same = [torch.equal(a, b) for a, b in zip(objective.encoder.parameters(), before, strict=True)]
+            assert all(same)
+            objective.after_step(step)
+        slow = objective.teacher[0].parameters()
+        own = [torch.equal(a, b) for a, b in zip(objective.encoder.parameters(), before, strict=True)]
+        its = [torch.equal(a, b) for a, b in zip(objective.encoder.parameters(), slow, strict=True)]
+        assert (all(own), all(its)) == (product == "student", product == "teacher")
+        with pytest.raises(EcgError, match="step 4 of a training planned for 3"):
+            objective.after_step(3)
+    assert {k: v.get("product") for k, v in jepa.PUBLISHED.items()} == dict.fromkeys(
+        ("jepa_w_xs", "jepa_w_s", "jepa_w_b"), "teacher"
+    ) | {"jepa_k": None}
+    with pytest.raises(EcgError, match="student or teacher"):
+        build(variant, product="both")
+
+
+@pytest.mark.parametrize("n_leads", [3, 12])
+def test_tokens_of_missing_leads_do_not_count_in_k(n_leads):
+    """The loss is the mean over the tokens of the leads that are there; without any it is zero, with a gradient."""
+    objective = part(build("K", n_leads))
+    rows = objective.encoder.rows or range(n_leads)
+    batch = batch_of(torch.randn(4, n_leads, 200, generator=torch.Generator().manual_seed(0)))
+    there = torch.ones(4, n_leads, dtype=torch.bool)
+    there[0, 1:] = there[2, 0] = False
+    batch = batch._replace(x=batch.x * there[..., None], lead_mask=there)
+    torch.manual_seed(1)
+    loss, _ = objective(batch)
+    torch.manual_seed(1)
+    keep, hidden = objective.masks(4, 20)
+    shape = (4, len(rows), len(hidden), -1)
+    answer = objective.predict(batch.x, keep, hidden).view(shape)
+    target = objective.at(objective.targets(batch.x), hidden).view(shape)
+    terms = [(answer - target)[i, n] for i in range(4) for n, row in enumerate(rows) if there[i, row]]
+    error = torch.stack(terms).abs()
+    expected = torch.where(error < 1, error.square() / 2, error - 0.5).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    nothing = batch._replace(lead_mask=torch.zeros_like(there))
+    loss, _ = objective(nothing)
+    loss.backward()
+    assert loss == 0
 
 
 @pytest.mark.parametrize("size, step, expected", [("jepa_k", 50, 0.998), ("jepa_w_s", 49, 0.99875)])

@@ -126,11 +126,36 @@ def test_sentence_vectors_are_means_of_their_tokens():
 def test_with_one_report_for_all_the_ecg_to_text_half_is_ln_b(objective):
     batch = batch_of(["Sinus rhythm."] * 6)
     z, reports_ = objective.embed(batch.x), objective.embed_text(batch.text)
+    objective.identical = False  # as published
     to_text, to_ecg = clip(z, reports_, objective.scale)
     assert to_text.item() == pytest.approx(math.log(6), abs=1e-5) and to_ecg.item() >= math.log(6) - 1e-5
     _, logs = objective(batch)
     assert logs["rhythm"].item() == pytest.approx((to_text + to_ecg).item() / 2, abs=1e-5)
     assert logs["retrieval"] == 1  # the nearest report says what the own one says
+
+
+def test_equal_reports_and_ecgs_of_one_patient_are_no_negatives(objective):
+    batch = batch_of(["Sinus rhythm.", "LBBB.", "Sinus rhythm", "", "Normal ECG."])
+    batch = batch._replace(patient_id=torch.tensor([0, 1, 2, 0, 1]))
+    rows = [0, 1, 2, 4]
+    same = torch.eye(4, dtype=torch.bool)
+    same[0, 2] = same[2, 0] = same[1, 3] = same[3, 1] = True
+    ids = objective.text.tokenizer([batch.text[i] for i in rows])
+    assert torch.equal(objective.together(ids, batch.patient_id[rows]), same)
+    z, r = objective.embed(batch.x[rows]), objective.embed_text([batch.text[i] for i in rows])
+    logs = objective(batch)[1]
+    assert logs["rhythm"].item() == pytest.approx(sum(clip(z, r, objective.scale, same)).item() / 2, rel=1e-5)
+    objective.identical = False
+    plain = objective(batch)[1]
+    assert plain["rhythm"].item() == pytest.approx(sum(clip(z, r, objective.scale)).item() / 2, rel=1e-5)
+    assert plain["beat"] != logs["beat"]
+
+
+def test_sentence_vectors_are_float32_also_in_a_shorter_format():
+    states, sentence = torch.randn(2, 9, 4), torch.tensor([[-1, 0, 0, 0, -1, 1, 1, -1, -1]] * 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = melp.means(states, sentence)[0]
+    assert found.dtype == torch.float32 and torch.equal(found, melp.means(states, sentence)[0])
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(objective):
@@ -142,7 +167,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(objective):
 
 
 def test_the_beat_loss_is_the_symmetric_cross_entropy_of_the_matching(objective):
-    batch = batch_of(reports(6))
+    objective.identical, batch = False, batch_of(reports(6))
     ids = objective.text.tokenizer(batch.text)
     with torch.no_grad():
         states, _ = objective.text(ids)

@@ -34,7 +34,8 @@ def test_loss_counts_hidden_leads_only(objective):
     torch.manual_seed(4)
     loss, logs = objective(batch)
     torch.manual_seed(4)
-    kept = masking.lead_subsets(6, 8, 1, 7)
+    modelled = mask[:, ROWS]
+    kept = masking.lead_subsets(6, 8, 1, modelled.sum(1) - 1, modelled)
     total, blind, count = 0.0, 0.0, 0
     for i in range(6):
         x = batch.x[i, ROWS].numpy()
@@ -48,6 +49,41 @@ def test_loss_counts_hidden_leads_only(objective):
     assert 0 < count < 48
     assert loss.item() == pytest.approx(total / count, rel=1e-5)
     assert float(logs["information"]) == pytest.approx(1 - total / blind, rel=1e-4)
+
+
+@pytest.mark.parametrize("n_there", [2, 3])
+def test_records_with_few_leads_always_show_one_and_hide_one(objective, monkeypatch, n_there):
+    shown = []
+    predict = objective.predict
+    monkeypatch.setattr(objective, "predict", lambda x, kept: shown.append(kept) or predict(x, kept))
+    mask = torch.zeros(40, 12, dtype=torch.bool)
+    for i, row in enumerate(mask):
+        row[torch.tensor(ROWS)[torch.randperm(8, generator=torch.Generator().manual_seed(i))[:n_there]]] = True
+    batch = batch_of(torch.randn(40, 12, 64), mask)
+    with torch.no_grad():
+        for seed in range(20):
+            torch.manual_seed(seed)
+            objective(batch)
+    for kept in shown:
+        assert not (kept & ~mask[:, ROWS]).any() and kept.any(1).all() and (kept.sum(1) < n_there).all()
+    assert len({tuple(row.tolist()) for kept in shown for row in kept}) >= 8
+
+
+def test_records_with_fewer_than_two_leads_do_not_count(objective):
+    objective.eval()
+    mask = torch.zeros(3, 12, dtype=torch.bool)
+    mask[0, [0, 7]] = mask[1, 0] = True  # two, one, none; III and aVF are no modelled leads
+    mask[1:, [2, 5]] = True
+    batch, losses = batch_of(torch.randn(3, 12, 100), mask), []
+    for change in (1.0, 5.0):
+        torch.manual_seed(0)
+        losses.append(objective(batch._replace(x=batch.x * torch.tensor([1.0, change, change])[:, None, None]))[0])
+    assert torch.equal(*losses) and losses[0] > 0
+    objective.train()
+    loss, logs = objective(batch._replace(x=batch.x[1:], lead_mask=mask[1:]))
+    loss.backward()
+    assert loss == 0 and float(logs["information"]) == 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in objective.parameters())
 
 
 def test_visible_leads_come_back_bit_equal_and_hidden_values_do_not_matter(objective):

@@ -163,7 +163,7 @@ def test_score_and_map_equal_a_plain_computation():
     np.testing.assert_allclose(objective.localise(batch), smooth, rtol=1e-3, atol=1e-4)
 
 
-def test_no_branch_sees_what_is_masked():
+def test_window_and_trend_do_not_see_what_is_masked_in_the_window():
     x = autoencoder.minmax(torch.randn(1, 12, 960))
     hide = torch.zeros(1, 960, dtype=torch.bool)
     hide[:, 300:330] = hide[:, 700:710] = True
@@ -173,6 +173,35 @@ def test_no_branch_sees_what_is_masked():
     for a, b in zip(objective._context(x, hide), objective._context(other, hide), strict=True):
         assert torch.equal(a, b)
     assert not torch.allclose(leaky._context(x, hide)[1], leaky._context(other, hide)[1])
+
+
+def test_the_local_branch_does_not_see_its_span_in_the_beat_but_in_the_window():
+    """As published: beat and window are masked each on its own and tell each other what they see."""
+    objective = build().eval()
+    x = autoencoder.minmax(torch.randn(1, 12, 960))
+    hide, hide_local = torch.zeros(1, 960, dtype=torch.bool), torch.zeros(1, 96, dtype=torch.bool)
+    hide_local[:, 20:49] = True
+    beat = x[..., 400:496]
+    other = torch.where(hide_local[:, None], torch.rand_like(beat) - 0.5, beat)
+    window = x.clone()
+    window[..., 400:496] = other
+    g, shown = (objective._context(v, hide)[0] for v in (x, window))
+    local = objective._crossed(g, beat, hide_local)[1]
+    assert torch.equal(objective._crossed(g, other, hide_local)[1], local)
+    assert not torch.allclose(objective._crossed(shown, beat, hide_local)[1], local)
+
+
+def test_without_peaks_no_beat_is_usable():
+    objective, batch = build(), batch_of(torch.randn(3, 12, 1000))
+    unknown = batch._replace(peaks=None)
+    loss, logs = objective(unknown)
+    assert torch.isfinite(loss) and float(logs["local"]) == 0
+    objective.eval()
+    losses = []
+    for one in (batch, unknown):
+        torch.manual_seed(0)
+        losses.append(objective(one)[0])
+    assert torch.equal(*losses) and torch.equal(objective.score(batch), objective.score(unknown))
 
 
 def test_records_without_a_beat_train_the_other_branches():

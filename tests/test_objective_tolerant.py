@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ecglib import encoders, objectives
+from ecglib import contrast, encoders, objectives
 from ecglib.glossary import enrich
 from ecglib.signals import limb
 from ecglib.text import bag
@@ -55,8 +55,8 @@ def plain_distillation(objective, policy, batch, seed):
     slow_encoder, slow_head = objective.teachers[policy].copies
     centre, losses = objective.centres[policy].value.numpy(), []
     with torch.no_grad():
-        slow = [slow_head(slow_encoder(view)).numpy() for view in teacher]
-        fast = [objective.heads[policy](objective.encoder(view)).numpy() for view in student]
+        slow = [slow_head(slow_encoder(view)).numpy() for view, _ in teacher]
+        fast = [objective.heads[policy](objective.encoder(view)).numpy() for view, _ in student]
     for q in range(len(slow)):
         for v in range(len(fast)):
             if policy == "mask" and len(teacher) > 1 and q == v:
@@ -191,6 +191,32 @@ def test_a_training_goes_on_where_it_stopped():
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), resumed.state_dict().values(), strict=True))
 
 
+def test_records_with_equal_words_and_of_one_patient_belong_together():
+    batch = batch_of(text=["LVH", "normal ECG", "LVH", "RBBB"])
+    batch = batch._replace(patient_id=torch.tensor([0, 1, 2, 1]), meta={})
+    objective, plain = build(), build(identical=False)
+    same = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], dtype=torch.bool)
+    z = objective.encoder(batch.x)
+    words = objective.text(bag([enrich(report, None, None) for report in batch.text], 128))
+    for made, mask in ((objective, same), (plain, None)):
+        expected = sum(contrast.clip(z, words, 1 / 0.07, mask)) / 2
+        assert made.alignment(z, batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", ["mask", "noise"])
+def test_the_encoder_gets_the_mask_of_each_view(size):
+    """A lead that is left out is not the flat lead that it looks like."""
+    objective, seen = build(encoders.build("convnext1d", "small", 12)), []
+    batch = batch_of()
+    batch.lead_mask[1, 4], batch.x[1, 4] = False, 0
+    forward = objective.encoder.tokens
+    objective.encoder.tokens = lambda x, mask=None: seen.append((x, mask)) or forward(x, mask)
+    objective.turn += size == "noise"
+    loss_of(objective, batch)
+    ((x, mask),) = seen
+    assert len(x) == 4 * 5 and torch.equal((x != 0).any(-1), mask) and torch.equal(mask[:4], batch.lead_mask)
+
+
 @pytest.mark.parametrize("text, clip", [(["", "LVH", "", ""], 0), ([""] * 4, 0), (["LVH", "", "RBBB", ""], None)])
 def test_empty_reports_are_left_out(text, clip):
     objective, batch = build(), batch_of(text=text)
@@ -206,7 +232,7 @@ def test_the_small_configuration_has_the_size_of_the_specification():
     ]
     assert counts == [236_864, 16_512, 16_512, 16_512]
     assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == 286_400 + 1  # and the scale of CLIP
-    assert objective.log_scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-5)
+    assert objective.scale().item() == pytest.approx(1 / 0.07, rel=1e-5)
 
 
 def test_the_student_learns_to_see_through_noise_and_missing_leads():

@@ -25,10 +25,12 @@ def test_views_of_the_mask_turn():
     objective, batch = build(n_global=2, n_local=3), batch_of(4)
     teacher, student = objective.views("mask", batch)
     assert [len(teacher), len(student)] == [2, 5] and all(a is b for a, b in zip(teacher, student[:2], strict=True))
-    for i, view in enumerate(student):
-        n = (view != 0).any(-1).sum(1)
+    for i, (view, mask) in enumerate(student):
+        assert torch.equal((view != 0).any(-1), mask)
+        n = mask.sum(1)
         assert ((n >= 6) if i < 2 else (1 <= n) & (n <= 6)).all()
-    teacher, student = build().views("mask", batch)
+    assert [len(views) for views in build().views("mask", batch)] == [2, 4]
+    teacher, student = build(n_global=1).views("mask", batch)
     assert len(teacher) == 1 and len(student) == 2 and all(teacher[0] is not view for view in student)
 
 
@@ -42,12 +44,12 @@ def test_missing_leads_are_never_kept():
 
 @pytest.mark.parametrize("n_leads, sizes", [(2, {1}), (3, {1, 2}), (8, {1, 2, 3, 4})])
 def test_fewer_leads_scale_the_subsets(n_leads, sizes):
-    objective, batch = build(Plain(n_leads)), batch_of(n_leads=n_leads)
+    objective, batch = build(Plain(n_leads), n_global=1), batch_of(n_leads=n_leads)
     seen = {"teacher": set(), "student": set()}
     for seed in range(60):
         torch.manual_seed(seed)
         for who, views in zip(seen, objective.views("mask", batch), strict=True):
-            seen[who] |= {int(n) for view in views for n in (view != 0).any(-1).sum(1)}
+            seen[who] |= {int(n) for view, _ in views for n in (view != 0).any(-1).sum(1)}
     assert seen["student"] == sizes and seen["teacher"] == set(range(math.ceil(n_leads / 2), n_leads + 1))
     assert torch.isfinite(loss_of(objective, batch)[0])
 
@@ -100,12 +102,12 @@ def test_views_of_the_noise_turn(monkeypatch):
     monkeypatch.setattr(tolerant, "noisy_view", lambda x, **how: calls.append(how) or x)
     objective, batch = build(n_noisy=8, noise_rate=0.3, snr_low=-5, snr_high=1, fs=250, noise="some.npy"), batch_of()
     teacher, student = objective.views("noise", batch)
-    assert len(teacher) == 1 and teacher[0] is batch.x and len(student) == 8
+    assert len(teacher) == 1 and teacher[0][0] is batch.x and len(student) == 8
     assert all([c["rate"], c["low"], c["high"], c["fs"], c["path"]] == [0.3, -5, 1, 250, "some.npy"] for c in calls)
     singles = [c["kinds"] for c in calls if "kinds" in c]
     assert len(singles) == 3 and {k for kinds in singles for k in kinds} == {"wander", "muscle", "electrode"}
     calls.clear()
-    assert len(build().views("noise", batch)[1]) == 2 and sum("kinds" in c for c in calls) == 1
+    assert len(build().views("noise", batch)[1]) == 4 and sum("kinds" in c for c in calls) == 2
 
 
 def test_a_noise_file_that_is_not_there_is_refused(tmp_path):

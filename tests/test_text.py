@@ -172,6 +172,10 @@ def test_a_pretrained_model_is_used_causally_with_our_tokens(monkeypatch):
     assert real[0].tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 1]
     trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert trained == {f"model.encoder.layer.{i}.{leaf}" for i in (6, 7) for leaf in ("weight", "bias")}
+    for mode in (False, True):
+        encoder.train(mode)
+        assert [layer.training for layer in encoder.model.encoder.layer] == [False] * 6 + [mode] * 2
+        assert encoder.training == mode and not encoder.model.embeddings.training
 
 
 def test_nothing_is_frozen_where_that_is_asked(monkeypatch):

@@ -60,6 +60,12 @@ def _make(name: str, kwargs: dict, size: str, seed: int) -> nn.Module:
     return encoder
 
 
+def embed(encoder: nn.Module, x: torch.Tensor, lead_mask: torch.Tensor) -> torch.Tensor:
+    """z (batch, dim) of x (batch, lead, time); lead_mask (batch, lead) goes to encoders that tell a missing lead from a
+    flat one."""
+    return encoder(x, lead_mask) if "lead_mask" in inspect.signature(encoder.forward).parameters else encoder(x)
+
+
 def n_parameters(module_: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in module_.parameters() if p.requires_grad)

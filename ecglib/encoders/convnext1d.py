@@ -62,7 +62,8 @@ class Encoder(nn.Module):
     """x (batch, n_leads, time), any number of samples -> z (batch, dim), the normalised mean over its tokens.
 
     One token per 4 * 2 ** (stages - 1) samples: 156 for 5000 samples. `lead_mask` bool (batch, n_leads), False =
-    missing: such a lead counts as exactly zero, whatever x holds there.
+    missing: such a lead adds nothing to the stem, whatever x holds there, not even its share of the bias; a flat lead,
+    which is a recording, does.
     """
 
     def __init__(self, n_leads=12, widths=(16, 32, 64, 128), depths=(1, 1, 2, 1), kernel=7, stem_kernel=4):
@@ -84,7 +85,11 @@ class Encoder(nn.Module):
         if lead_mask is not None:
             x = x.masked_fill(~lead_mask.unsqueeze(-1), 0)
         x = F.pad(x, (0, max(0, self.stride - x.shape[-1])))  # shorter than one token
-        return self.layers(self.stem_norm(self.stem(x.transpose(1, 2))))
+        h = self.stem(x.transpose(1, 2))
+        if lead_mask is not None:  # otherwise a missing lead and a flat one would look the same
+            missing = (~lead_mask).float().mean(1)[:, None, None]
+            h = h - (missing * self.stem.bias).to(h)
+        return self.layers(self.stem_norm(h))
 
     def forward(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:
         return self.norm(self.tokens(x, lead_mask).mean(1))

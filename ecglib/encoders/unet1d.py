@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ecglib.signals import INDEPENDENT
+
 SIZES = {
     # lead-reconstruction.md section 9: the networks of the CPU study
     "small": dict(widths=(16, 32, 48, 64)),
@@ -16,7 +18,6 @@ SIZES = {
     "medium": dict(widths=(32, 64, 128, 256)),
     "large": dict(widths=(64, 128, 256, 512, 1024)),
 }
-INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # rows of I, II, V1 .. V6 among the twelve
 
 
 def modelled(n_leads: int) -> tuple[int, ...]:

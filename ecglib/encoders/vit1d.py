@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ecglib.layers import Block, initialise, sincos
-from ecglib.signals import EcgError
+from ecglib.signals import INDEPENDENT, EcgError
 
-KIM_ROWS = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II, V1..V6 of the standard order
 W = dict(joint=True, registers=1, bias=False)
 K = dict(joint=False, positions="every block", qkv_bias=False, eps=1e-5)
 JEPA_S, JEPA_B = dict(dim=384, depth=8, heads=6, patch=25, **W), dict(dim=768, depth=12, heads=12, patch=25, **W)
@@ -107,7 +106,7 @@ class Encoder(nn.Module):
         if positions not in ("once", "every block"):
             raise EcgError(f"positions={positions!r}", field="positions", fix="use 'once' or 'every block'")
         self.dim, self.n_leads, self.patch, self.joint, self.repeat = dim, n_leads, patch, joint, positions != "once"
-        self.rows = list(KIM_ROWS) if not joint and n_leads == 12 else None
+        self.rows = list(INDEPENDENT) if not joint and n_leads == 12 else None
         self.token_leads = 1 if joint else len(self.rows or range(n_leads))
         self.embedding = nn.Linear(patch * (n_leads if joint else 1), dim, bias=bias)
         self.filter = FilterBlock(dim, filters) if filters else nn.Identity()
@@ -214,7 +213,7 @@ def from_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _check_table(table: torch.Tensor) -> None:
     n = torch.arange(len(table))
-    per_lead = len(table) // len(KIM_ROWS)
+    per_lead = len(table) // len(INDEPENDENT)
     if not torch.allclose(table.cpu(), crossed(n // per_lead, n % per_lead, table.shape[1]), atol=1e-4):
         raise EcgError("the position table is not the published one", field="pos_embed", fix="use the released file")
 

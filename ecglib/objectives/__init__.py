@@ -77,7 +77,8 @@ def options(name: str, text: str) -> dict:
 def build(name: str, encoder: nn.Module, seed: int = 0, **params) -> nn.Module:
     """Make objective `name` around `encoder`; `seed` fixes the initial weights of its own layers.
 
-    The result carries `config`, a JSON dict of its name and parameters. Raises EcgError, with the valid names, for an
+    The result carries `config`, a JSON dict of its name and parameters; those in its `resolved` replace what was given,
+    such as a path by what was read there. Raises EcgError, with the valid names, for an
     unknown objective or parameter, and for an encoder with fewer leads than the method needs.
     """
     valid = parameters(name)
@@ -91,7 +92,7 @@ def build(name: str, encoder: nn.Module, seed: int = 0, **params) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         objective = module(name).Objective(encoder, **params)
-    objective.config = {"objective": name, **params}
+    objective.config = {"objective": name, **params, **getattr(objective, "resolved", {})}
     return objective
 
 

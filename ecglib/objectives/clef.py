@@ -106,13 +106,22 @@ def distances(risk: torch.Tensor, missing: torch.Tensor | None = None, floor: fl
     return d.masked_fill(torch.eye(len(risk), dtype=torch.bool, device=risk.device), 0.0)
 
 
-def pair_weights(d: torch.Tensor, form: str = "mean_one") -> torch.Tensor:
+def of_others(d: torch.Tensor, patient_id: torch.Tensor | None) -> torch.Tensor:
+    """Distances d (batch, batch), NaN between different records of one patient (batch,): they are not compared."""
+    if patient_id is None:
+        return d
+    itself = torch.eye(len(d), dtype=torch.bool, device=d.device)
+    return d.masked_fill((patient_id[:, None] == patient_id) & ~itself, math.nan)
+
+
+def pair_weights(d: torch.Tensor, form: str = "mean_one", patient_id: torch.Tensor | None = None) -> torch.Tensor:
     """Weights (batch, batch) of the negatives of `nt_xent`, which stand for all four combinations of views.
 
     "softmax", as released: softmax of each row of d tiled to (2 batch, 2 batch); "mean_one": the same with mean 1 over
     each row's negatives. A pair of unknown risk weighs as much as the average negative of its row, with "mean_one" 1.
+    patient_id (batch,): records of one patient are no negatives and do not count in that mean.
     """
-    n = len(d)
+    n, d = len(d), of_others(d, patient_id)
     known = ~d.isnan()
     soft = torch.where(known, d, -math.inf).softmax(1)
     negative = known & ~torch.eye(n, dtype=torch.bool, device=d.device)
@@ -126,11 +135,11 @@ def pair_weights(d: torch.Tensor, form: str = "mean_one") -> torch.Tensor:
     return relative * torch.where(count > 0, mean * (count + 1) / (2 * n), 1 / (2 * n))
 
 
-def alignment(s: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+def alignment(s: torch.Tensor, d: torch.Tensor, patient_id: torch.Tensor | None = None) -> torch.Tensor:
     """Mean squared difference between similarities s (2 batch, 2 batch), min-max scaled over the matrix, and 1 - d for
-    d (batch, batch) tiled; pairs of unknown distance are left out."""
-    scaled = (s - s.min()) / (s.max() - s.min()).clamp_min(1e-6)
-    target = (1 - d).to(s.dtype).repeat(2, 2)
+    d (batch, batch) tiled; pairs of unknown distance and different records of one patient are left out."""
+    scaled = (s - s.min()) / (s.max() - s.min()).clamp_min(1e-3)  # alike embeddings would have no bounded gradient
+    target = (1 - of_others(d, patient_id)).to(s.dtype).repeat(2, 2)
     known = ~target.isnan()
     return ((scaled - target.nan_to_num()).square() * known).sum() / known.sum()
 
@@ -181,10 +190,10 @@ class Objective(nn.Module):
         z1, z2 = self.head(self.encoder(torch.cat(views))).float().chunk(2)
         risk, missing = self.risks(batch.meta)
         d = distances(risk, missing if self.missing else None, self.floor)
-        weights = None if self.weights == "none" else pair_weights(d, self.weights)
+        weights = None if self.weights == "none" else pair_weights(d, self.weights, batch.patient_id)
         nce = nt_xent(z1, z2, self.temperature, weights, batch.patient_id)
         z = torch.cat([z1, z2])
-        align = alignment(cosine(z, z), d)
+        align = alignment(cosine(z, z), d, batch.patient_id)
         logs = {"nce": nce, "align": align, "accuracy": accuracy(z1, z2), "spread": spread(z1)}
         logs["known"] = (~risk.isnan()).float().mean()
         return (nce + self.align * align) / (1 + self.align), {k: v.detach() for k, v in logs.items()}

@@ -9,6 +9,7 @@ from torch import nn
 
 from ecglib.beatwords import WIDTH
 from ecglib.encoders import beat_transformer
+from ecglib.masking import masked_mean
 from ecglib.quantise import Vocabulary, perplexity
 from ecglib.signals import EcgError
 
@@ -47,12 +48,11 @@ class Objective(nn.Module):
         words = self.encoder.words(batch.x, batch.peaks)
         drawn, said = self.reconstruct(words)
         counted = torch.ones_like(words.real) if self.score_pads else words.real
-        n = counted.sum().clamp(min=1) * WIDTH
         target = words.tokens.float()
-        error = ((drawn.float() - target).square() * counted[..., None]).sum() / n
+        error = masked_mean((drawn.float() - target).square(), counted[..., None])
         with torch.no_grad():
             mean = (target * counted[..., None]).sum((0, 1)) / counted.sum().clamp(min=1)
-            spread = ((target - mean).square() * counted[..., None]).sum() / n
+            spread = masked_mean((target - mean).square(), counted[..., None])
         used = perplexity(said.index[counted], len(self.vocabulary.quantiser.codes))
         logs = {"mse": error.detach(), "variance": spread, "commitment": said.commitment.detach(), "perplexity": used}
         return error + self.commitment * said.commitment, logs

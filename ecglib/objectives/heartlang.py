@@ -4,6 +4,8 @@ The first stage, trained by `heartbeats`, gives every word of a record its numbe
 words are hidden and the network names them from the rest. Only hidden words with signal count.
 """
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -38,23 +40,44 @@ def read_first(folder: str) -> tuple[nn.Module, Vocabulary]:
     return encoder, vocabulary
 
 
+def describe(encoder: nn.Module, vocabulary: Vocabulary) -> str:
+    """JSON from which `rebuild` makes networks of the same shapes, with a digest that tells apart other weights."""
+    digest = hashlib.sha256()
+    for value in (*encoder.state_dict().values(), *vocabulary.state_dict().values()):
+        digest.update(value.cpu().numpy().tobytes())
+    shapes = {"encoder": encoder.config, "codes": list(vocabulary.quantiser.codes.shape)}
+    return json.dumps({**shapes, "sha256": digest.hexdigest()}, sort_keys=True)
+
+
+def rebuild(description: str) -> tuple[nn.Module, Vocabulary]:
+    """Encoder and vocabulary of `describe`, with weights of no meaning: the artefact of heartlang holds the trained."""
+    found = json.loads(description)
+    config = found["encoder"]
+    encoder = encoders.build(config.pop("encoder"), config.pop("size"), **config)
+    return encoder, Vocabulary(encoder.dim, *found["codes"])
+
+
 class Objective(nn.Module):
     """Mask vector and linear code head on the encoder; the first stage stands by, frozen.
 
-    first: folder of the first stage. mask_ratio: share of hidden words; whole_beats: hide a beat in all leads, else it
-    can be read from the others. As published: bare_targets, the first stage does not see lead and time; score_pads,
-    hidden padding counts. Raises EcgError without a first stage, and for one whose words are cut differently.
+    first: folder of the first stage, read once: its tensors are part of this objective's state, and `resolved` puts
+    first_config, its shapes, in the place of the path, so that an artefact loads without the folder. mask_ratio: share
+    of hidden words; whole_beats: hide a beat in all leads, else it can be read from the others. As published:
+    bare_targets, the first stage does not see lead and time; score_pads, hidden padding counts. Raises EcgError without
+    a first stage, and for one whose words are cut differently.
     """
 
     def __init__(
         self, encoder, first: str = "", mask_ratio: float = 0.5, whole_beats: bool = False, bare_targets: bool = False,
-        score_pads: bool = False,
+        score_pads: bool = False, first_config: str = "",
     ):  # fmt: skip
         super().__init__()
         beat_transformer.require(encoder, "heartlang")
         if not 0 < mask_ratio < 1:
             raise EcgError(f"mask_ratio={mask_ratio}", field="mask_ratio", fix="use a share between 0 and 1")
-        speller, vocabulary = read_first(first)
+        known = first_config and not first
+        speller, vocabulary = rebuild(first_config) if known else read_first(first)
+        self.resolved = {"first": "", "first_config": first_config if known else describe(speller, vocabulary)}
         for what in ("fs", "n_leads", "tokenizer"):
             mine, its = getattr(encoder, what), getattr(speller, what)
             if mine != its:
@@ -79,9 +102,9 @@ class Objective(nn.Module):
             mask = masking.random_tokens(batch, n, round(n * (1 - self.mask_ratio)))[1].to(words.real.device)
         else:
             beat = beatwords.beat_numbers(words.lead)
-            n_beats = -(-n // self.encoder.n_leads)
+            n_beats = int(beat.max()) + 1
             drawn = masking.random_tokens(batch, n_beats, round(n_beats * (1 - self.mask_ratio)))[1]
-            mask = drawn.to(beat.device).gather(1, beat.clamp(max=n_beats - 1))
+            mask = drawn.to(beat.device).gather(1, beat)
         return mask if self.score_pads else mask & words.real
 
     def logits(self, words: beatwords.Words, hidden: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ecglib.layers import Block, initialise, sincos
-from ecglib.masking import multi_block, random_tokens, time_blocks
+from ecglib.masking import masked_mean, multi_block, random_tokens, time_blocks
 from ecglib.signals import EcgError
 from ecglib.teacher import Teacher, linear_momentum
 
@@ -25,11 +25,11 @@ DEFAULTS = {  # where the two variants differ
 }
 PUBLISHED = {
     "jepa_w_xs": dict(variant="W", momentum_start=0.998, momentum_end=0.9995, block=10, target_norm=False,
-                      predictor_depth=8, predictor_heads=4),
+                      product="teacher", predictor_depth=8, predictor_heads=4),
     "jepa_w_s": dict(variant="W", momentum_start=0.998, momentum_end=0.9995, block=10, target_norm=False,
-                     predictor_depth=8, predictor_heads=6),
+                      product="teacher", predictor_depth=8, predictor_heads=6),
     "jepa_w_b": dict(variant="W", momentum_start=0.998, momentum_end=0.9995, block=10, target_norm=False,
-                     predictor_depth=12, predictor_heads=12),
+                      product="teacher", predictor_depth=12, predictor_heads=12),
     "jepa_k": dict(variant="K", momentum_start=0.996, momentum_end=1.0, predictor_depth=6, predictor_heads=12),
 }  # fmt: skip
 
@@ -73,7 +73,11 @@ class Objective(nn.Module):
     of 17.5 to 22.5 % each (published: 4; then the visible share follows from them). target_norm: the teacher's tokens
     are layer-normalised. beta: width of the quadratic part of SmoothL1 (W 0, which is L1; K 1).
     predictor_width (half the encoder's), predictor_depth (W 2, K 1), predictor_heads. None = the variant's own value.
-    A missing lead is a lead of zeros.
+    product: what is probed and stored in the end, "student" (the trained encoder) or "teacher" (as published for W),
+    whose values the encoder takes after the last of `steps`. Not for short trainings, after which a teacher is mostly
+    its initial weights: their share is the product of the momenta (0.998 rising to 0.9995: 0.69 after 300 steps, 0.29
+    after 1000; the default momenta: 0.22 after 300).
+    A missing lead is a lead of zeros; in K, where it has tokens of its own, these do not count.
     Logs: `visible`, the share of patches seen; `target_sd`, the spread of the teacher's normalised, averaged tokens
     between the records of the batch, mean over its dimensions: near zero = collapse.
     """
@@ -82,7 +86,7 @@ class Objective(nn.Module):
         self, encoder, variant: str = "W", steps: int = 300, momentum_start: float = 0.99, momentum_end: float = 1.0,
         keep_low: float | None = None, keep_high: float | None = None, block: int | None = None,
         target_norm: bool = True, beta: float | None = None, predictor_width: int | None = None,
-        predictor_depth: int | None = None, predictor_heads: int = 4,
+        predictor_depth: int | None = None, predictor_heads: int = 4, product: str = "student",
     ):  # fmt: skip
         super().__init__()
         if variant not in DEFAULTS:
@@ -98,6 +102,9 @@ class Objective(nn.Module):
         )
         if not 0 < keep_low <= keep_high < 1:
             raise EcgError(f"visible share {keep_low} .. {keep_high}", field="keep_low", fix="0 < low <= high < 1")
+        if product not in ("student", "teacher"):
+            raise EcgError(f"product={product!r}", field="product", fix="use student or teacher")
+        self.product = product
         self.variant, self.keep, self.target_norm = variant, (keep_low, keep_high), target_norm
         self.momentum = dict(steps=steps, start=momentum_start, end=momentum_end)
         self.encoder, self.teacher = encoder, Teacher(encoder)
@@ -112,9 +119,18 @@ class Objective(nn.Module):
         keep, hidden = (index.to(batch.x.device) for index in self.masks(len(batch.x), times))
         target = self.targets(batch.x)
         answer = self.predict(batch.x, keep, hidden)
-        loss = F.smooth_l1_loss(answer.float(), self.at(target, hidden), beta=self.beta)
+        error = F.smooth_l1_loss(answer.float(), self.at(target, hidden), beta=self.beta, reduction="none")
+        loss = masked_mean(error, self.counted(batch.lead_mask, hidden)[..., None])
         spread = F.layer_norm(target, target.shape[-1:]).mean(1).std(0, correction=0).mean()
         return loss, {"visible": torch.tensor(keep.shape[-1] / times), "target_sd": spread}
+
+    def counted(self, lead_mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden tokens that count, bool, as in `predict`: (batch, hidden) for W, (batch, lead * hidden) for K."""
+        n_hidden = hidden.shape[-1]
+        if self.variant == "W":
+            return lead_mask.new_ones(len(lead_mask), n_hidden)
+        there = lead_mask if self.encoder.rows is None else lead_mask[:, self.encoder.rows]
+        return there.repeat_interleave(n_hidden, 1)
 
     def masks(self, batch: int, times: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Times (patch numbers) that are seen and hidden, rising, on the CPU: (batch, .) for W, (.,) for K."""
@@ -166,9 +182,12 @@ class Objective(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Move the teacher after optimiser step `step` (0 ..). K counts that step; W updates before the next forward
-        pass with that step's momentum, which is the same as now. W's product is its teacher (as published), so after
-        the last of `steps` the encoder takes the teacher's values; K's is the student."""
+        pass with that step's momentum, which is the same as now. With product="teacher" the encoder takes the teacher's
+        values after the last of `steps`. EcgError for a training longer than `steps`, whose schedule has ended."""
+        if step >= self.momentum["steps"]:
+            reason = f"step {step + 1} of a training planned for {self.momentum['steps']}"
+            raise EcgError(reason, field="steps", fix="give the objective the number of steps of the training")
         momentum = linear_momentum(step + (self.variant == "W"), **self.momentum)
         self.teacher.update(self.encoder, momentum=momentum)
-        if self.variant == "W" and step + 1 == self.momentum["steps"]:
+        if self.product == "teacher" and step + 1 == self.momentum["steps"]:
             self.encoder.load_state_dict(self.teacher[0].state_dict())

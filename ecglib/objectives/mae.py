@@ -13,7 +13,7 @@ from torch import nn
 
 from ecglib.contrast import cosine
 from ecglib.layers import Block, initialise, sincos
-from ecglib.masking import random_tokens
+from ecglib.masking import masked_mean, random_tokens
 from ecglib.signals import EcgError
 from ecglib.teacher import Teacher, linear_momentum, sinkhorn
 
@@ -36,12 +36,6 @@ def spectrum_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Squared differences of log(1 + |rfft|) of signals (.., time): (.., frequency). Blind to phase, so a circular
     shift of either costs nothing."""
     return (torch.fft.rfft(a.float()).abs().log1p() - torch.fft.rfft(b.float()).abs().log1p()).square()
-
-
-def mean_over(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean of error over the entries that weigh 1 in `weight` (0 or 1, broadcast to it)."""
-    weight = weight.expand_as(error)
-    return (error * weight).sum() / weight.sum().clamp_min(1)
 
 
 def summaries(h: torch.Tensor, seen: torch.Tensor, size: int):
@@ -115,8 +109,10 @@ class Objective(nn.Module):
     (64 and 3 sets: 64, 256, 1024): the student, who sees the visible patches, predicts which prototypes an exponential
     moving average of itself that sees all is assigned to, balanced by Sinkhorn - for the whole record (coarse) and for
     groups of `beat` seconds (fine), for their mean token (time) and their spectrum over tokens (frequency); the mean of
-    the four. momentum: of the average at first, 1 at `steps`. fs: Hz of x.
-    Hidden patches are zeroed in the raw signal, before a filter could spread them. Missing leads are not rebuilt.
+    the four. Coarse and fine share one head of prototypes; time and frequency have their own. momentum: of the average
+    at first, 1 at `steps`; the default suits long trainings, a few hundred steps need 0.99. fs: Hz of x.
+    Positions, of encoder and decoder, are sines and cosines. Hidden patches are zeroed in the raw signal, before a
+    filter could spread them. Missing leads are not rebuilt.
     """
 
     def __init__(
@@ -148,11 +144,11 @@ class Objective(nn.Module):
         h = self.encode(batch.x, keep, mask)
         there = batch.lead_mask.repeat_interleave(self.encoder.patch, 1)[:, None]
         target, predicted = normalised(target, there), self.decoder(h, keep, mask.shape[1]).float()
-        loss = mean_over((predicted - target).square(), there * mask[..., None])
+        loss = masked_mean((predicted - target).square(), there * mask[..., None])
         logs = {"time": loss.detach()}
         if self.frequency:
             error = spectrum_error(*(p.unflatten(-1, (self.encoder.n_leads, -1)) for p in (predicted, target)))
-            extra = mean_over(error, (batch.lead_mask[:, None] * mask[..., None])[..., None])
+            extra = masked_mean(error, (batch.lead_mask[:, None] * mask[..., None])[..., None])
             loss, logs["frequency"] = loss + self.frequency * extra, extra.detach()
         if self.teacher is not None:
             extra, monitors = self.assign(h, keep, mask, batch.x)

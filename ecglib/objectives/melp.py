@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.contrast import clip, cosine, direction
+from ecglib.contrast import Scale, clip, cosine, direction, halves, symmetric
 from ecglib.encoders.wav2vec import Pooler
 from ecglib.layers import Block
 from ecglib.masking import lead_drop
@@ -23,7 +23,6 @@ from ecglib.text import PAD, UNKNOWN, PretrainedTextEncoder, TextEncoder, senten
 
 PAPER = "MELP, arXiv 2506.21803"
 ENCODER = "wav2vec"
-MAX_SCALE = 100.0  # bound of the learned 1/T of CLIP (arXiv 2103.00020)
 ATTENTION = ("regions", "published")
 
 
@@ -55,13 +54,14 @@ def matching(beats, sentences, present, attention: str = "regions") -> torch.Ten
 
 
 def means(states: torch.Tensor, sentence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token states (batch, token, dim) -> (means (batch, sentence, dim), present (batch, sentence)).
+    """Token states (batch, token, dim) -> (means float32 (batch, sentence, dim), present (batch, sentence)).
 
     sentence: int64 (batch, token), the number of each token's sentence, -1 for none.
     """
-    member = F.one_hot(sentence + 1)[..., 1:].to(states)
+    member = F.one_hot(sentence + 1)[..., 1:].float()
     count = member.sum(1).unsqueeze(-1)
-    return (member.transpose(1, 2) @ states) / count.clamp_min(1), count.squeeze(-1) > 0
+    with torch.autocast(states.device.type, enabled=False):
+        return (member.mT @ states.float()) / count.clamp_min(1), count.squeeze(-1) > 0
 
 
 class Objective(nn.Module):
@@ -71,7 +71,8 @@ class Objective(nn.Module):
     the name of a BERT-like model at Hugging Face; text_length: tokens of a report, the rest is cut (log `cut`).
     beat_queries: for encoders without beat queries of their own; caption_queries: what the decoder of decoder_depth
     layers sees of an ECG; shared: width in which ECG and report meet. lead_dropout: chance of a lead to be zeroed in
-    training, never all. attention: "regions" or "published", see `matching`.
+    training, never all. attention: "regions" or "published", see `matching`. identical: records with the same report
+    and records of the same patient belong together; False, as published: every other record is a negative.
     A batch in which no record has a report raises EcgError.
     """
 
@@ -79,7 +80,7 @@ class Objective(nn.Module):
         self, encoder, vocabulary: str = "", rhythm: float = 1.0, token: float = 2.0, beat: float = 0.2,
         lead_dropout: float = 0.5, attention: str = "regions", shared: int = 64, beat_queries: int = 10,
         caption_queries: int = 16, decoder_depth: int = 1, heads: int = 4, text_encoder: str = "", text_dim: int = 96,
-        text_depth: int = 1, text_length: int = 32,
+        text_depth: int = 1, text_length: int = 32, identical: bool = True,
     ):  # fmt: skip
         super().__init__()
         if attention not in ATTENTION:
@@ -98,13 +99,13 @@ class Objective(nn.Module):
         self.caption_pooler = Pooler(token_dim, width, heads, caption_queries)
         self.decoder = nn.ModuleList(Block(width, heads, 2 * width, context_dim=width) for _ in range(decoder_depth))
         self.norm, self.words = nn.LayerNorm(width), nn.Linear(width, self.text.tokenizer.size)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.clip_scale, self.identical = Scale(), identical
         self.weights, self.lead_dropout, self.attention = (rhythm, token, beat), lead_dropout, attention
 
     @property
     def scale(self) -> torch.Tensor:
         """1/T of the rhythm term."""
-        return self.log_scale.exp().clamp(max=MAX_SCALE)
+        return self.clip_scale()
 
     def beats(self, tokens: torch.Tensor) -> torch.Tensor:
         """Beat embeddings of encoder tokens (batch, token, token_dim): (batch, query, shared)."""
@@ -117,7 +118,7 @@ class Objective(nn.Module):
 
     def embed_text(self, texts) -> torch.Tensor:
         """Texts -> (text, shared)."""
-        return self.project_text(self.text(self.text.tokenizer(texts).to(self.log_scale.device))[1])
+        return self.project_text(self.text(self.text.tokenizer(texts).to(self.clip_scale.log.device))[1])
 
     def knows(self, text: str) -> bool:
         """Whether the text encoder knows every word of `text`."""
@@ -131,18 +132,24 @@ class Objective(nn.Module):
         ids, x = ids[rows].to(x.device), x[rows.to(x.device)]
         tokens, (states, whole) = self.encoder.tokens(x), self.text(ids)
         beats, reports = self.beats(tokens), self.project_text(whole)
-        rhythm = sum(clip(beats.mean(1), reports, self.scale)) / 2
+        same = self.together(ids, batch.patient_id[rows.to(batch.patient_id.device)].to(x.device))
+        rhythm = symmetric(clip(beats.mean(1), reports, self.scale, same))
         token, right = self.caption(tokens, states, ids)
         vectors, present = means(states, sentence_of(ids))
         s = matching(beats, self.project_sentence(vectors), present, self.attention)
-        target = torch.arange(len(s), device=s.device)
-        beat = (F.cross_entropy(s, target) + F.cross_entropy(s.T, target)) / 2
+        beat = symmetric(halves(s, same))
         loss = sum(w * term for w, term in zip(self.weights, (rhythm, token, beat), strict=True))
         logs = {"rhythm": rhythm, "token": token, "beat": beat, "scale": self.scale, "words": right}
         logs |= {"retrieval": retrieval(beats.mean(1), reports, ids), "cut": was_cut(ids).float().mean()}
         logs |= {"unknown": ((ids == UNKNOWN).sum() / (sentence_of(ids) >= 0).sum()).float()}
         logs |= {"reports": torch.tensor(len(rows) / len(batch.text), device=x.device)}
         return loss, {name: value.detach() for name, value in logs.items()}
+
+    def together(self, ids: torch.Tensor, patient_id: torch.Tensor) -> torch.Tensor | None:
+        """Which of the reports ids (batch, token) go with which ECGs: bool (batch, batch), None = each with its own."""
+        if not self.identical:
+            return None
+        return (ids[:, None] == ids).all(-1) | (patient_id[:, None] == patient_id)
 
     def view(self, batch) -> torch.Tensor:
         """x (batch, lead, time); in training with random leads zeroed."""

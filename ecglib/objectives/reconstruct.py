@@ -10,7 +10,7 @@ from torch import nn
 
 from ecglib import masking
 from ecglib.encoders import unet1d
-from ecglib.signals import LEADS, EcgError, limb
+from ecglib.signals import INDEPENDENT, LEADS, EcgError, limb
 
 PAPER = "Lead information content by a U-Net, arXiv 2502.00559"
 ENCODER = "unet1d"
@@ -27,7 +27,7 @@ def from_data(data) -> dict:
 
 def complete(x8: torch.Tensor) -> torch.Tensor:
     """I, II, V1 .. V6 (.., 8, time) -> all leads in standard order (.., 12, time), by Einthoven and Goldberger."""
-    rows = dict(zip((LEADS[i] for i in unet1d.INDEPENDENT), x8.unbind(-2), strict=True))
+    rows = dict(zip((LEADS[i] for i in INDEPENDENT), x8.unbind(-2), strict=True))
     rows |= limb(rows["I"], rows["II"])
     return torch.stack([rows[name] for name in LEADS], -2)
 
@@ -35,8 +35,9 @@ def complete(x8: torch.Tensor) -> torch.Tensor:
 class Objective(nn.Module):
     """Mean squared error of the hidden leads, mean-removed and over one corpus constant.
 
-    Every record hides its own leads: the number of visible ones is uniform in 1 .. modelled - 1, then a uniform subset
-    of that size. scale: the corpus constant in units of x. Leads that a record lacks are neither seen nor asked for.
+    Every record hides its own leads: of the modelled leads that it has, the number of visible ones is uniform from 1 to
+    all but one, then a uniform subset of that size. scale: the corpus constant in units of x. Leads that a record lacks
+    are neither seen nor asked for; a record with fewer than two of them does not count.
     """
 
     def __init__(self, encoder, scale: float = 1.0):
@@ -51,13 +52,13 @@ class Objective(nn.Module):
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         n = len(self.encoder.modelled)
         there = batch.lead_mask[:, list(self.encoder.modelled)]
-        seen = masking.lead_subsets(len(batch.x), n, 1, n - 1).to(there.device)
+        seen = masking.lead_subsets(len(batch.x), n, 1, there.sum(1) - 1, there).to(there.device)
         x = self.encoder.normalised(batch.x)
         hidden = there & ~seen
-        error = (self.predict(x, there & seen) - x).square().mean(-1)
-        loss = (error * hidden).sum() / hidden.sum().clamp_min(1)
-        blind = (x.square().mean(-1) * hidden).sum() / hidden.sum().clamp_min(1)
-        return loss, {"information": 1 - loss.detach() / blind.clamp_min(1e-9)}
+        loss = masking.masked_mean((self.predict(x, seen) - x).square().mean(-1), hidden)
+        blind = masking.masked_mean(x.square().mean(-1), hidden)
+        information = 1 - loss.detach() / blind.clamp_min(1e-9)
+        return loss, {"information": torch.where(blind > 0, information, 0.0)}
 
     def predict(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """Normalised leads (batch, modelled, time), float32, from those of x with True in `kept` (batch, modelled)."""

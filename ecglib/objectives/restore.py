@@ -2,7 +2,9 @@
 
 Three branches see a record: global (9.6 s), local (one beat), trend (smoothed slope). Departures from the public code,
 each of which hid an error: the trend sees the masked signal, the log-variance is linear and one per lead, every record
-has its own masks, masked samples alone count, the masks of a score tile the record.
+has its own masks, masked samples alone count, the masks of a score tile the record. As published, window and beat are
+masked each on its own: what is hidden in one can be visible in the other, which the two branches exchange. And each
+lead is scaled by its own extremes, hidden ones included.
 """
 
 import torch
@@ -30,6 +32,11 @@ def trend(x: torch.Tensor, width: int) -> torch.Tensor:
 def cut(x: torch.Tensor, start: torch.Tensor, length: int) -> torch.Tensor:
     """`length` samples of each record of x (batch, lead, time) from its own start (batch,) on."""
     return x.gather(-1, (start[:, None, None] + torch.arange(length, device=x.device)).expand(-1, x.shape[1], -1))
+
+
+def peaks_of(batch) -> torch.Tensor:
+    """R peaks of the records, int64 (batch, n); n = 0 for data without peaks, whose records have no usable beat."""
+    return batch.lead_mask.new_empty(len(batch.x), 0, dtype=torch.int64) if batch.peaks is None else batch.peaks
 
 
 def weighted(error: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -100,7 +107,7 @@ class Objective(nn.Module):
         start = torch.randint(spare + 1, (n,)) if self.training else torch.full((n,), spare // 2)
         start = start.to(x.device)
         x = cut(x, start, self.window)
-        first, usable = self.beats(batch.peaks, start)
+        first, usable = self.beats(peaks_of(batch), start)
         choice = torch.rand(usable.shape) if self.training else self._in_turn(usable)
         first, has = self._pick(first, usable, choice.to(x.device))
         inside = (start[:, None] + torch.arange(self.window, device=x.device)) < batch.x.shape[-1]
@@ -110,9 +117,14 @@ class Objective(nn.Module):
         (error, s), error_trend, (error_local, s_local) = terms
         there = batch.lead_mask.unsqueeze(-1)
         seen, seen_local = (there & (hide & inside)[:, None]).float(), there & (hide_local & has[:, None])[:, None]
-        logs = {"global": mean(weighted(error, s), seen), "local": mean(weighted(error_local, s_local), seen_local)}
-        logs["trend"] = mean(error_trend, seen)
-        return sum(logs.values()), {k: v.detach() for k, v in logs.items()} | {"error": mean(error, seen).detach()}
+        logs = {
+            "global": masking.masked_mean(weighted(error, s), seen),
+            "local": masking.masked_mean(weighted(error_local, s_local), seen_local),
+        }
+        logs["trend"] = masking.masked_mean(error_trend, seen)
+        return sum(logs.values()), {k: v.detach() for k, v in logs.items()} | {
+            "error": masking.masked_mean(error, seen).detach()
+        }
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
         return F.pad(x.float(), (0, max(0, self.window - x.shape[-1])))
@@ -216,9 +228,9 @@ class Objective(nn.Module):
         n, n_times = len(batch.x), batch.x.shape[-1]
         x = self._padded(batch.x)
         maps = torch.zeros(5, n, x.shape[-1], device=x.device)  # global, trend, windows, local, beats
-        done = torch.zeros(n, batch.peaks.shape[1] + 1, dtype=torch.bool, device=x.device)
+        done = torch.zeros(n, peaks_of(batch).shape[1] + 1, dtype=torch.bool, device=x.device)
         for start in windows(x.shape[-1], self.window):
-            first, usable = self.beats(batch.peaks, torch.full((n,), start, device=x.device))
+            first, usable = self.beats(peaks_of(batch), torch.full((n,), start, device=x.device))
             span = slice(start, start + self.window)
             for hide, hide_local in self.tiles():
                 masks = hide.to(x.device), hide_local.to(x.device)
@@ -248,11 +260,6 @@ class Objective(nn.Module):
         place = record[:, None], first[:, None] + torch.arange(self.beat, device=x.device)
         maps[3].index_put_(place, (torch.exp(-s) * error * share[record]).sum(1) * hide_local, accumulate=True)
         maps[4].index_put_(place, hide_local.to(x.dtype), accumulate=True)
-
-
-def mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Mean of the values with weight; 0 where there are none."""
-    return (values * where).sum() / where.sum().clamp_min(1)
 
 
 def windows(n_times: int, length: int) -> list[int]:

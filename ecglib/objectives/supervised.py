@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.augment import gain, random_lead_view, roll
+from ecglib.augment import first_lead, gain, random_lead_view, roll
 from ecglib.labels import POSSIBLE, PRESENT, UNKNOWN
 from ecglib.masking import lead_drop
 from ecglib.signals import EcgError
@@ -42,9 +42,9 @@ class Objective(nn.Module):
     n_labels: number of label columns. loss: "hill" (positive-unlabelled) or "bce"; gamma: of the Hill negatives;
     positive: "log" (-log p) or "focal_margin". possible: what a possible statement counts as: "unknown" (left out, the
     default), "present", "absent" or "half". lead_views: the encoder sees one lead; training draws one of the seven
-    frontal-plane views of each 12-lead record, evaluation takes lead I. lead_dropout: chance of each of several leads
-    to be zeroed in training, though never all; gain: sd of the log of a random amplitude factor; shift: roll each
-    record by its own random time.
+    frontal-plane views of each 12-lead record, evaluation takes the first lead that is there. lead_dropout: chance of
+    each of several leads to be zeroed in training, though never all; gain: sd of the log of a random amplitude factor;
+    shift: roll each record by its own random time.
     The loss is summed over the known entries and divided by batch x labels, so that unknown entries weigh nothing and
     the mean over processes equals the loss of the whole batch.
     """
@@ -75,15 +75,22 @@ class Objective(nn.Module):
         self.loss, self.gamma, self.positive, self.possible = loss, gamma, positive, POSSIBLE_TARGETS[possible]
         self.lead_views, self.lead_dropout, self.gain, self.shift = lead_views, lead_dropout, gain, shift
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """x (batch, lead, time) -> (batch, label), without augmentation; with lead_views the first lead counts."""
-        return self.head(self.encoder(x[:, :1] if self.lead_views else x))
+    def logits(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """x (batch, lead, time), lead_mask bool (batch, lead) -> (batch, label), without augmentation; with lead_views
+        the first lead that is there counts (without a mask, the first)."""
+        if self.lead_views:
+            x = x[:, :1] if lead_mask is None else first_lead(x, lead_mask)[0]
+        return self.head(self.encoder(x))
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         if batch.labels is None or batch.labels.shape[1] != self.head.out_features:
             got = None if batch.labels is None else batch.labels.shape[1]
             raise EcgError(f"{got} label columns for n_labels={self.head.out_features}", field="labels")
-        z = self.head(self.encoder(self.augment(batch.x))) if self.training else self.logits(batch.x)
+        if self.training:
+            z = self.head(self.encoder(self.augment(batch.x, batch.lead_mask)))
+        else:
+            z = self.logits(batch.x, batch.lead_mask)
+        z = z.float()  # the terms of a logit in bfloat16 would be off by a percent
         target, known = self.targets(batch.labels)
         return (self.terms(z, target) * known).sum() / known.numel(), {"known": known.mean()}
 
@@ -102,14 +109,14 @@ class Objective(nn.Module):
             return target, known.masked_fill(possible, 0.0)
         return target.masked_fill(possible, self.possible), known
 
-    def augment(self, x: torch.Tensor) -> torch.Tensor:
-        """The training view of x (batch, lead, time)."""
+    def augment(self, x: torch.Tensor, lead_mask: torch.Tensor) -> torch.Tensor:
+        """The training view of x (batch, lead, time) with the leads lead_mask bool (batch, lead)."""
         if self.lead_views:
-            x = random_lead_view(x, torch.default_generator)
+            x = random_lead_view(x, torch.default_generator, lead_mask=lead_mask)
         if self.shift:
             x = roll(x, torch.randint(x.shape[-1], (len(x),)).to(x.device))  # drawn on the CPU: the same everywhere
         if self.gain:
             x = gain(x, self.gain)
         if self.lead_dropout and x.shape[1] > 1:
-            x = x * lead_drop(x.shape[0], x.shape[1], self.lead_dropout).unsqueeze(-1).to(x.device)
+            x = x * lead_drop(*x.shape[:2], self.lead_dropout, lead_mask).unsqueeze(-1).to(x.device)
         return x

@@ -14,8 +14,9 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from ecglib import encoders
 from ecglib import noise as noises
-from ecglib.contrast import clip
+from ecglib.contrast import Scale, clip, symmetric
 from ecglib.glossary import enrich
 from ecglib.masking import lead_subsets
 from ecglib.signals import EcgError
@@ -28,16 +29,14 @@ META = ("age", "sex")
 MIN_LEADS = 2  # a single lead has no subsets to leave out, and the mask teacher nothing to teach
 
 POLICIES = ("mask", "noise")
-MAX_SCALE = 100.0  # bound of the learned 1/T of CLIP (arXiv 2103.00020)
 
 
 def lead_view(x: torch.Tensor, lead_mask: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Keep a random subset of low .. high leads: x (batch, lead, time) -> (x with the others zero, kept (batch, lead)).
 
-    A missing lead is never among those kept; a subset without a lead that the record has becomes all that it has.
+    A missing lead is never among those kept; a record with fewer leads than `low` keeps all that it has.
     """
-    kept = lead_subsets(len(x), x.shape[1], low, high).to(x.device) & lead_mask
-    kept = torch.where(kept.any(1, keepdim=True), kept, lead_mask)
+    kept = lead_subsets(len(x), x.shape[1], low, high, lead_mask).to(x.device)
     return x * kept.unsqueeze(-1).to(x), kept
 
 
@@ -65,22 +64,24 @@ def _words(text: str, dim: int) -> torch.Tensor:
 class Objective(nn.Module):
     """alpha * 2 * CLIP + beta * distillation from the teacher whose turn it is.
 
-    momentum: of both teachers; published 0.996 constant, slow for runs of hundreds of steps. centre_momentum: of the
-    means taken off the teachers' outputs. t_student, t_teacher: temperatures. n_global, n_local: views of the mask
-    turn (the teacher sees the global ones, the student all; published 2 and 8); n_noisy: the student's of the noise
-    turn (published 8), three in eight of them with a single kind of noise; the defaults are as few as a CPU bears. A
-    single global view is the teacher's alone: the student's would be compared with nothing. noise_rate: chance of a
-    lead to meet a kind of noise; snr_low, snr_high in dB. noise: path of a packed noise file, "" = simulated; fs: Hz of
-    x. text_dim: width of the bags of words.
+    momentum: of both teachers; published 0.996 constant; runs of some hundred steps need about 0.95, with 0.996 their
+    teachers would hardly leave the start. centre_momentum: of the means taken off the teachers' outputs. t_student,
+    t_teacher: temperatures. n_global, n_local: views of the mask turn (the teacher sees the global ones, the student
+    all; published 2 and 8); n_noisy: the student's of the noise turn (published 8), three in eight of them with one
+    kind of noise alone. A single global view is the teacher's alone: the student's would be compared with nothing.
+    identical: records with the same words and records of the same patient belong together; False, as published: every
+    other record is a negative of the CLIP loss. An encoder that takes a lead_mask gets that of each view.
+    noise_rate: chance of a lead to meet a kind of noise; snr_low, snr_high in dB. noise: path of a packed noise file,
+    "" = simulated; fs: Hz of x. text_dim: width of the bags of words.
     Global views keep from half of the leads to all of them, local ones from one to half (12 leads: 6 .. 12, 1 .. 6).
     In evaluation mode the loss is the mean over both turns, and nothing moves.
     """
 
     def __init__(
         self, encoder, alpha: float = 1.0, beta: float = 1.0, momentum: float = 0.996, centre_momentum: float = 0.9,
-        t_student: float = 0.1, t_teacher: float = 0.07, n_global: int = 1, n_local: int = 2, n_noisy: int = 2,
+        t_student: float = 0.1, t_teacher: float = 0.07, n_global: int = 2, n_local: int = 2, n_noisy: int = 4,
         noise_rate: float = 0.5, snr_low: float = -10.0, snr_high: float = 0.0, noise: str = "", fs: float = 100.0,
-        text_dim: int = 128,
+        text_dim: int = 128, identical: bool = True,
     ):  # fmt: skip
         super().__init__()
         if n_global < 1 or n_global + n_local < 2 or n_noisy < 1:
@@ -88,7 +89,7 @@ class Objective(nn.Module):
         self.encoder, dim = encoder, encoder.dim
         self.heads = nn.ModuleDict({policy: nn.Linear(dim, dim) for policy in POLICIES})
         self.text = nn.Linear(text_dim, dim)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.scale, self.identical = Scale(), identical
         self.teachers = nn.ModuleDict({policy: Teacher(encoder, self.heads[policy]) for policy in POLICIES})
         self.centres = nn.ModuleDict({policy: Centre(dim, centre_momentum) for policy in POLICIES})
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
@@ -107,7 +108,7 @@ class Objective(nn.Module):
         turns = (self.policy,) if self.training else POLICIES
         views = [self.views(policy, batch) for policy in turns]
         seen = [view for _, student in views for view in student]
-        z, *zs = self.encoder(torch.cat([batch.x, *seen])).chunk(1 + len(seen))
+        z, *zs = self.embed(self.encoder, [(batch.x, batch.lead_mask), *seen])
         terms, targets = [], []
         for policy, (teacher, student) in zip(turns, views, strict=True):
             targets.append(self.targets(policy, teacher))
@@ -118,30 +119,37 @@ class Objective(nn.Module):
             self.outputs = targets[0]
         distillation, (alignment, share) = torch.stack(terms).mean(), self.alignment(z, batch)
         # the head whose turn it is not takes part with nothing: processes must agree on which gradients there are
-        idle = 0.0 * sum(p.sum() for p in (*self.heads.parameters(), *self.text.parameters(), self.log_scale))
+        idle = 0.0 * sum(p.sum() for p in (*self.heads.parameters(), *self.text.parameters(), self.scale.log))
         loss = 2 * self.alpha * alignment + self.beta * distillation + idle
         logs = {"clip": alignment, "distil": distillation, "entropy": self.entropy(turns[0], targets[0])}
         return loss, {k: v.detach() for k, v in logs.items()} | {"text": share}
 
     def views(self, policy: str, batch) -> tuple[list, list]:
-        """Views of one turn, each (batch, lead, time): the teacher's and the student's; some may be the same object."""
-        x = batch.x
+        """Views of one turn, each with its mask, (batch, lead, time) and bool (batch, lead): the teacher's and the
+        student's; some may be the same object."""
+        x, mask = batch.x, batch.lead_mask
         if policy == "mask":
             n = x.shape[1]
             half = math.ceil(n / 2)
             sizes = [(half, n)] * self.n_global + [(1, half)] * self.n_local
-            views = [lead_view(x, batch.lead_mask, *size)[0] for size in sizes]
+            views = [lead_view(x, mask, *size) for size in sizes]
             return views[: self.n_global], views[self.n_global == 1 :]
         first, singles = int(torch.randint(len(noises.KINDS), ())), round(self.n_noisy * 3 / 8)
         alone = [noises.KINDS[(first + i) % len(noises.KINDS)] for i in range(singles)]
         student = [noisy_view(x, **self.noise) for _ in range(self.n_noisy - singles)]
-        return [x], student + [noisy_view(x, kinds=(kind,), p=1.0, **self.noise) for kind in alone]
+        student += [noisy_view(x, kinds=(kind,), p=1.0, **self.noise) for kind in alone]
+        return [(x, mask)], [(view, mask) for view in student]
+
+    def embed(self, encoder: nn.Module, views: list) -> tuple:
+        """The embeddings (batch, dim) of each of `views`, pairs of a signal and its mask."""
+        x, mask = (torch.cat(parts) for parts in zip(*views, strict=True))
+        return encoders.embed(encoder, x, mask).chunk(len(views))
 
     @torch.no_grad()
     def targets(self, policy: str, views: list) -> torch.Tensor:
         """Outputs of a teacher: (view, batch, dim), before centre and temperature."""
         encoder, head = self.teachers[policy].copies
-        return torch.stack(head(encoder(torch.cat(views))).float().chunk(len(views)))
+        return torch.stack([head(z).float() for z in self.embed(encoder, views)])
 
     def distillation(self, policy: str, targets, outputs, pairs) -> torch.Tensor:
         """Mean over `pairs` (teacher view, another view that the student sees) of the cross-entropy of outputs."""
@@ -161,8 +169,9 @@ class Objective(nn.Module):
         if len(rows) < 2:
             return z.new_zeros((), dtype=torch.float32), share
         words = torch.stack([_words(texts[i], self.text.in_features) for i in rows]).to(z.device)
-        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        return sum(clip(z[torch.tensor(rows, device=z.device)], self.text(words), scale)) / 2, share
+        patient, z = batch.patient_id[rows].to(z.device), z[rows]
+        same = (words[:, None] == words).all(-1) | (patient[:, None] == patient) if self.identical else None
+        return symmetric(clip(z, self.text(words), self.scale(), same)), share
 
     def entropy(self, policy: str, targets: torch.Tensor) -> torch.Tensor:
         """Mean entropy of a teacher's targets over that of the uniform choice: 1 = it says nothing, 0 = it is sure."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ecglib import contrast, masking
+from ecglib.quantise import effective_number
 from ecglib.signals import EcgError
 
 PAPER = "ECG-FM / WCR, arXiv 2408.05178"
@@ -35,7 +36,7 @@ class Quantiser(nn.Module):
         logits = self.project(features).float().unflatten(-1, self.entries.shape[:2])
         p = logits.softmax(-1)
         if self.training:
-            gumbel = -torch.empty(logits.shape).exponential_().log()
+            gumbel = -torch.empty(logits.shape).exponential_().clamp_min(1e-20).log()  # 0 occurs
             p_drawn = ((logits + gumbel.to(logits)) / temperature).softmax(-1)
             codes = p_drawn.argmax(-1)
             choice = F.one_hot(codes, logits.shape[-1]) + (p_drawn - p_drawn.detach())
@@ -44,11 +45,6 @@ class Quantiser(nn.Module):
             choice = F.one_hot(codes, logits.shape[-1]).to(logits)
         quantised = torch.einsum("...be,bew->...bw", choice, self.entries).flatten(-2)
         return quantised, codes, p.flatten(0, -3).mean(0)
-
-
-def perplexity(p: torch.Tensor) -> torch.Tensor:
-    """Sum over codebooks of exp(entropy): p (books, entries) -> between books and books * entries."""
-    return torch.special.entr(p.float()).sum(-1).exp().sum()
 
 
 def local_logits(context, target, codes, negatives: int, temperature: float) -> torch.Tensor:
@@ -112,7 +108,7 @@ class Objective(nn.Module):
         logits = local_logits(context, target, codes, self.negatives, self.temperature)
         local = (logits.logsumexp(-1) - logits[..., 0]).mean()
         z1, z2 = self.encoder.pool(states.float()).chunk(2)
-        spread = perplexity(p)
+        spread = effective_number(p).sum()  # over the codebooks: between books and books * entries
         terms = {
             "diversity": 1 - spread / p.numel(),
             "penalty": features.float().square().mean(),
