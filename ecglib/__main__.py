@@ -55,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     command("lab", "open JupyterLab in the environment of the study").add_argument("options", nargs="*")
     listed = command("objectives", "list the pretraining methods: paper, encoder, size, memory, records/s here")
     listed.add_argument("names", nargs="*", help="some of them (default: all)")
+    search = command("search", "three learning rates for each method, compared on validation patients")
+    search.add_argument("names", nargs="*", help="some of the methods (default: all)")
     for wing in ("datasets", "encoders"):
         command(wing, f"list the {wing}")
     return top
@@ -140,6 +142,14 @@ def objectives(args) -> None:
 
     methods = yaml.safe_load(PARAMS.read_text())["methods"]
     print(overview.table(methods, args.names).to_string(index=False))
+
+
+def search(args) -> None:
+    import yaml
+
+    from ecglib import search
+
+    print(search.run(args.names, yaml.safe_load(PARAMS.read_text())).to_string(index=False))
 
 
 def real(args) -> None:

@@ -7,8 +7,18 @@ from ecglib.look import FAINT, INK, INTERVAL, MM, PAGE, PALETTE, SOFT, error_bar
 from ecglib.signals import EcgError
 
 BASELINES = ("random", "features", "scratch")
-KINDS = {"random": "baseline", "features": "baseline", "scratch": "baseline", "supervised": "pretrained on labels"}
-COLOURS = {"baseline": SOFT, "pretrained on labels": PALETTE[1], "pretrained without labels": PALETTE[0]}
+KINDS = {
+    **dict.fromkeys(BASELINES, "baseline"),
+    "supervised": "pretrained on labels",
+    **dict.fromkeys(("melp", "tolerant"), "pretrained on signals and reports"),
+}
+SIGNALS = "pretrained on signals alone"
+COLOURS = {
+    "baseline": SOFT,
+    "pretrained on labels": PALETTE[1],
+    "pretrained on signals and reports": PALETTE[2],
+    SIGNALS: PALETTE[0],
+}
 
 
 def comparison(table, metric="auroc", label="macro", *, order_at=0.1):
@@ -20,7 +30,7 @@ def comparison(table, metric="auroc", label="macro", *, order_at=0.1):
     rows = table[(table["metric"] == metric) & (table["label"] == label) & (table["fraction"] > 0)]
     if rows.empty or rows.groupby(["cohort", "split"]).ngroups > 1:
         raise EcgError("one figure shows one cohort and split", field="cohort, split", fix="filter the table by them")
-    rows = rows.assign(kind=rows["encoder"].map(KINDS).fillna("pretrained without labels"))
+    rows = rows.assign(kind=rows["encoder"].map(KINDS).fillna(SIGNALS))
     rows["name"] = np.where(rows["mode"].isin(["linear", "boosting", "supervised"]), rows["encoder"],
                             rows["encoder"] + ", " + rows["mode"])  # fmt: skip
     at = rows[np.isclose(rows["fraction"], order_at)].set_index("name")["point"].to_dict()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from ecglib import execute, objectives
+from ecglib import execute
 from ecglib.signals import EcgError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,6 +220,8 @@ def write_methods(root: Path = ROOT) -> list[str]:
     One that starts from another's artefact is pretrained second; what is only such a start is not probed.
     """
     from dvc.utils.serialize import modify_yaml
+
+    from ecglib import objectives  # here, since it loads torch, which other commands do without
 
     names = objectives.names()
     later = {name: objectives.fact(name, "FIRST") for name in names}

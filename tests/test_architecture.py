@@ -57,6 +57,7 @@ FLOORS = [
         "pipeline",
         "real",
         "overview",
+        "search",
         "__main__",
     ],
 ]

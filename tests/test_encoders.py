@@ -58,6 +58,16 @@ def test_saves_and_loads_itself(name, tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["encoder.json", "encoder.safetensors"]
 
 
+def test_a_mask_of_leads_reaches_the_encoders_that_take_one(name):
+    encoder, x = encoders.build(name).eval(), torch.randn(2, 12, 1000)
+    kept = torch.ones(2, 12, dtype=torch.bool)
+    torch.testing.assert_close(encoders.embed(encoder, x, kept), encoder(x))
+    kept[:, 3:] = False
+    x = x * kept.unsqueeze(-1)
+    changed = not torch.allclose(encoders.embed(encoder, x, kept), encoder(x))
+    assert changed == (name == "convnext1d")
+
+
 def test_unknown_names_are_answered_with_the_valid_ones(tmp_path):
     with pytest.raises(EcgError, match="net1d"):
         encoders.build("net2d")

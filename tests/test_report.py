@@ -270,3 +270,29 @@ def test_result_table_holds_the_drop_from_home_on_the_rows_of_the_others(predict
     words = f"{row['drop']:+.3f} ({row['drop_low']:+.3f} to {row['drop_high']:+.3f})"
     assert table.loc[("B", "scratch"), "AUROC - at home"] == words
     assert (table.loc["A", "AUROC - at home"] == "-").all() and not (table.loc["B", "AUROC - at home"] == "-").any()
+
+
+def test_scores_and_differences_share_what_was_drawn(home):
+    drawn = report.Replicates(n=40, seed=3)
+    pd.testing.assert_frame_equal(report.scores(home, drawn=drawn), report.scores(home, n=40, seed=3))
+    pd.testing.assert_frame_equal(report.differences(home, drawn=drawn), report.differences(home, n=40, seed=3))
+
+
+def test_leaders_are_chosen_on_validation_alone(predictions):
+    extra = predictions[predictions["encoder"] == "supervised"].assign(encoder="clef")
+    y, chance = extra["truth"].to_numpy(), np.random.default_rng(0).random(len(extra))
+    good, bad = np.clip(0.7 * y + 0.3 * chance, 0, 1), chance
+    both = pd.concat([predictions, extra.assign(probability=np.where(extra["split"] == "val", good, bad))])
+    assert report.leaders(both) == ["clef", "supervised"] and report.leaders(both, 1) == ["clef"]
+    both = pd.concat([predictions, extra.assign(probability=np.where(extra["split"] == "val", bad, good))])
+    assert report.leaders(both) == ["supervised", "clef"]
+
+
+def test_the_predictions_of_a_task_are_found_by_its_name(home, tmp_path):
+    for name, part in home.groupby("encoder"):
+        (tmp_path / f"twelve-{name}").mkdir()
+        part.to_parquet(tmp_path / f"twelve-{name}/predictions.parquet")
+    assert set(report.of_task(tmp_path, "twelve")["encoder"]) == set(home["encoder"])
+    assert set(report.of_task(tmp_path, "twelve", "random,scratch")["encoder"]) == {"random", "scratch"}
+    with pytest.raises(EcgError, match="no predictions"):
+        report.of_task(tmp_path, "single")

@@ -1,9 +1,9 @@
 """The search behind section `methods` of params.yaml: equally many trials for every method, chosen on validation.
 
-`python -m benchmarks.tune [METHOD ...]` pretrains each method on hospital A at three learning rates (a third of,
-exactly and three times the one in params.yaml) and reports the macro AUROC of linear probes at 10 % of the labels on
-the validation patients, mean over five draws of the labelled patients. Test patients are not touched. Trials that are
-done are kept in results/scratch/tune; the table goes to docs/tuning.csv.
+`python -m ecglib search [METHOD ...]` pretrains each method on hospital A at three learning rates (a third of, exactly
+and three times the one in params.yaml) and reports the macro AUROC of linear probes at 10 % of the labels on the
+validation patients, mean over five draws of the labelled patients. Test patients are not touched. Trials that are done
+are kept in results/scratch/tune; the table goes to docs/tuning.csv.
 """
 
 import subprocess
@@ -12,25 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from ecglib import cohort, encoders, metrics, objectives, probe, schedule, splits
+from ecglib import cohort, encoders, metrics, objectives, pipeline, probe, schedule, splits
 from ecglib.classifiers import linear
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = pipeline.ROOT
 FACTORS = (1 / 3, 1.0, 3.0)
 HOME = ROOT / "results/cohorts/A"
 TRIALS = ROOT / "results/scratch/tune"
 TABLE = ROOT / "docs/tuning.csv"
 
 
-def trials(names) -> dict[str, dict]:
-    """Name of a trial -> its method and learning rate; `heartbeats` is a start of another method and has none."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    found = {}
+def trials(names, params: dict) -> dict[str, dict]:
+    """Name of a trial -> its method and learning rate. What is only the start of another method has one trial."""
+    starts, found = {objectives.fact(name, "FIRST") for name in objectives.names()}, {}
     for name in names:
         base = params["methods"][name].get("lr", params["pretrain"]["lr"])
-        for factor in FACTORS if name != "heartbeats" else (1.0,):
+        for factor in (1.0,) if name in starts else FACTORS:
             lr = float(f"{base * factor:.1g}")
             found[f"{name}-{lr:g}"] = {"method": name, "lr": lr}
     return found
@@ -65,15 +63,13 @@ def score(folder: Path, fraction: float = 0.1, seeds: int = 5, min_positives: in
     return float(np.mean([metrics.macro_auroc(y_val, p) for p in found]))
 
 
-def main(names) -> None:
-    names = names or [n for n in objectives.names()]
-    names = sorted(names, key=lambda n: bool(objectives.fact(n, "FIRST")))
-    known = pd.read_csv(TABLE).to_dict("records") if TABLE.is_file() else []
-    wanted = trials(names)
-    needs = {
-        t: {o for o in wanted if o.startswith(f"{objectives.fact(wanted[t]['method'], 'FIRST') or '?'}-")}
-        for t in wanted
-    }
+def run(names, params: dict) -> pd.DataFrame:
+    """Run the trials of `names` (none: of all methods) and return the whole table: method, lr, validation."""
+    wanted = trials(names or objectives.names(), params)
+    needs = {name: set() for name in wanted}
+    for name, trial in wanted.items():
+        first = objectives.fact(trial["method"], "FIRST")
+        needs[name] |= {other for other in wanted if first and wanted[other]["method"] == first}
 
     def begin(name):
         out = TRIALS / name
@@ -82,11 +78,9 @@ def main(names) -> None:
         return schedule.start(command(wanted[name], out), ROOT, name, stdout=subprocess.DEVNULL)
 
     schedule.run(needs, begin, schedule.workers())
-    rows = [r for r in known if f"{r['method']}-{r['lr']:g}" not in wanted]
+    known = pd.read_csv(TABLE).to_dict("records") if TABLE.is_file() else []
+    rows = [r for r in known if r["method"] not in {trial["method"] for trial in wanted.values()}]
     rows += [{**trial, "validation": round(score(TRIALS / name), 4)} for name, trial in wanted.items()]
-    pd.DataFrame(rows).sort_values(["method", "lr"]).to_csv(TABLE, index=False)
-    print(pd.read_csv(TABLE).pivot_table(index="method", columns="lr", values="validation"))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    table = pd.DataFrame(rows).sort_values(["method", "lr"], ignore_index=True)
+    table.to_csv(TABLE, index=False)
+    return table

@@ -1,0 +1,51 @@
+"""Figures with many methods: what is drawn where."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecglib import panels
+from ecglib.signals import EcgError
+
+SCORES = {"clef": 0.8, "melp": 0.9, "supervised": 0.7, "random": 0.95, "scratch": 0.6}
+
+
+def table(cohort="A"):
+    rows = [
+        dict(cohort=cohort, split="test", encoder=encoder, mode="linear", fraction=fraction, metric="auroc")
+        | dict(label="macro", point=score - 0.1 * (fraction < 0.1), low=score - 0.2, high=score + 0.02)
+        for encoder, score in SCORES.items()
+        for fraction in (0.01, 0.1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_panel_for_each_share_and_a_row_for_each_method_with_the_baselines_below():
+    figure = panels.comparison(table())
+    assert [ax.get_title() for ax in figure.axes] == ["1 % of the labels", "10 % of the labels"]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["melp", "clef", "supervised", "random", "scratch"]
+    for ax, less in zip(figure.axes, (0.1, 0.0), strict=True):
+        drawn = {round(float(y)): float(x) for line in ax.containers for x, y in line[0].get_xydata()}
+        assert drawn == pytest.approx({k: SCORES[name] - less for k, name in enumerate(names)})
+        dashed = sorted(float(line.get_xdata()[0]) for line in ax.lines if line.get_linestyle() == "--")
+        assert dashed == pytest.approx(sorted(SCORES[name] - less for name in ("random", "scratch")))
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["baseline", "pretrained on labels", "pretrained on signals and reports", panels.SIGNALS]
+
+
+def test_two_cohorts_or_nothing_in_one_figure_are_refused():
+    for wrong in (pd.concat([table(), table("B")]), table().iloc[:0]):
+        with pytest.raises(EcgError, match="one cohort"):
+            panels.comparison(wrong)
+
+
+def test_each_run_has_its_own_axes_and_scale():
+    steps = np.arange(1, 101)
+    runs = {name: pd.DataFrame({"step": steps, "loss": scale / steps}) for name, scale in (("a", 1.0), ("b", 100.0))}
+    runs["b"]["val_loss"] = np.where(steps % 50 == 0, 3.0, np.nan)
+    figure = panels.training_panels(runs, columns=3)
+    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["a", "b"]
+    assert [len(ax.lines) for ax in figure.axes] == [1, 2, 0]
+    assert figure.axes[1].lines[1].get_ydata().tolist() == [3.0, 3.0]
+    assert figure.axes[0].get_ylim()[1] < 2 < 50 < figure.axes[1].get_ylim()[1]
