@@ -128,12 +128,15 @@ def replicates(place, model, metric, n=1000, seed=0, thresholds=None):
 
 
 def leaders(predictions, n: int = 4, fraction: float = 0.1, mode: str = "linear") -> list[str]:
-    """The `n` encoders with the highest mean macro AUROC on validation records at a label fraction, best first.
+    """The `n` encoders with the highest mean macro AUROC on validation records, best first.
+
+    fraction: the label fraction looked at, or the one nearest to it that was probed.
 
     Baselines are left out. What a figure shows is chosen here, so that the test patients choose nothing.
     """
-    there = predictions[(predictions["mode"] == mode) & np.isclose(predictions["fraction"], fraction)]
-    there = there[~there["encoder"].isin(("random", "features", "scratch"))]
+    there = predictions[(predictions["mode"] == mode) & ~predictions["encoder"].isin(("random", "features", "scratch"))]
+    distance = (there["fraction"] - fraction).abs()
+    there = there[distance == distance.min()]
     found = {}
     for place in places(there[there["split"] == "val"]):
         for (encoder, *_), runs in place.p.items():

@@ -29,7 +29,7 @@ SMOKE = {
     "probe": {"fractions": "0.5,1.0", "seeds": 1, "epochs": 1, "min_steps": 2, "min_positives": 4},
     "tasks.probe.single": {"label_names": "SR,AFIB,PAC"},
     "external": {"n_resamples": 20},
-    "figures": {"n_resamples": 20, "min_positives": 2},
+    "figures": {"n_resamples": 20, "min_positives": 2, "fraction": 0.5},
 }
 
 
