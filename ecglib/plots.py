@@ -25,7 +25,7 @@ from ecglib.look import (
     save,
     style,
 )
-from ecglib.panels import comparison, training_panels
+from ecglib.panels import COLOURS, KINDS, SIGNALS, comparison, training_panels
 from ecglib.signals import EcgError
 from ecglib.surveys import prevalence, spectra
 
@@ -189,7 +189,7 @@ def paired_differences(table, *, ax=None):
     ours, theirs = _named(table, "encoder", "mode"), _named(table, "reference", "reference_mode")
     shares = table["fraction"]
     names = [f"{a} \N{MINUS SIGN} {b}, {100 * f:g} %" for a, b, f in zip(ours, theirs, shares, strict=True)]
-    colours = _colours(list(dict.fromkeys(table["encoder"])))
+    colours = {name: COLOURS[KINDS.get(name, SIGNALS)] for name in table["encoder"]}  # as in `comparison`
     for k, row in enumerate(table.itertuples()):
         look = {"marker": "o", "markerfacecolor": colours[row.encoder] if row.p_holm < 0.05 else "white"}
         error_bars(ax, [k], [row.point], [row.low], [row.high], colours[row.encoder], **look)
