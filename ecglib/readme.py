@@ -103,12 +103,15 @@ def transfer(folder: Path, task: str, whole=False) -> str | None:
 
 
 def gains(folder: Path, task: str, fraction: float = 0.1, whole=False) -> str | None:
-    """Markdown table: paired differences of every other method to each baseline at one share of the labels."""
+    """Markdown table: paired differences of every other method to each baseline at one share of the labels; unless
+    `whole` at home only, to the random encoder and to training from scratch."""
     table = _table(folder, "differences")
     if table is None:
         return None
     rows = table[(table.task == task) & np.isclose(table.fraction, fraction) & table.point.notna()]
     rows = _shown(rows, folder, task, whole)
+    if not whole:  # the two questions of the study, at home
+        rows = rows[(rows.split == "test") & rows.reference.isin(["random", "scratch"])]
     lines = [
         [r.cohort, _name(r.encoder, r.mode), NAMES[r.reference], _span(r, "point", "+"), f"{r.p_holm:.3f}"]
         for r in rows.itertuples()
@@ -118,8 +121,9 @@ def gains(folder: Path, task: str, fraction: float = 0.1, whole=False) -> str | 
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame | None:
+    """A table of notebook 09; None before it has run (leaders.json is the last thing that it writes beside them)."""
     file = folder / f"figures/{name}.csv"
-    return pd.read_csv(file) if file.is_file() else None
+    return pd.read_csv(file) if file.is_file() and (folder / "figures/leaders.json").is_file() else None
 
 
 def _shown(rows: pd.DataFrame, folder: Path, task: str, whole: bool) -> pd.DataFrame:
