@@ -175,12 +175,13 @@ def tuning(results: Path, root: Path) -> str | None:
     if not file.is_file():
         return None
     rows = []
-    for method, part in pd.read_csv(file).groupby("method"):
+    for method, part in pd.read_csv(file).sort_values("lr").groupby("method"):
+        before, part = part[part.lr == 0].validation, part[part.lr > 0]
         best = part.validation.max()
-        cells = [f"{r.lr:g}: {r.validation:.3f}" for r in part.sort_values("lr").itertuples()]
-        cells = [f"**{c}**" if v == best else c for c, v in zip(cells, part.sort_values("lr").validation, strict=True)]
-        rows.append([method, *cells, *["–"] * (3 - len(cells))])
-    return _markdown(["method", "lower", "middle", "higher"], rows)
+        cells = [f"{r.lr:g}: {r.validation:.3f}" for r in part.itertuples()]
+        cells = [f"**{c}**" if v == best else c for c, v in zip(cells, part.validation, strict=True)]
+        rows.append([method, *(f"{v:.3f}" for v in before), *cells, *["–"] * (3 - len(cells))])
+    return _markdown(["method", "untrained", "lower", "middle", "higher"], rows)
 
 
 def published(results: Path, root: Path) -> str:

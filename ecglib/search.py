@@ -2,8 +2,8 @@
 
 `python -m ecglib search [METHOD ...]` pretrains each method on hospital A at three learning rates (a third of, exactly
 and three times the one in params.yaml) and reports the macro AUROC of linear probes at 10 % of the labels on the
-validation patients, mean over five draws of the labelled patients. Test patients are not touched. Trials that are done
-are kept in results/scratch/tune; the table goes to docs/tuning.csv.
+validation patients, mean over five draws of the labelled patients; lr 0 is the same network untrained. Test patients
+are not touched. Trials that are done are kept in results/scratch/tune; the table goes to docs/tuning.csv.
 """
 
 import subprocess
@@ -34,6 +34,12 @@ def trials(names, params: dict) -> dict[str, dict]:
     return found
 
 
+def untrained(name: str, params: dict):
+    """The network of a method before any training."""
+    encoder = params["methods"][name].get("encoder") or objectives.module(name).ENCODER
+    return encoders.build(encoder, params["methods"][name].get("size", params["pretrain"]["size"]))
+
+
 def command(trial: dict, out: Path) -> list[str]:
     words = [sys.executable, "-m", "ecglib", "run", "notebooks/02_pretraining.ipynb", "--params", "pretrain"]
     words += [
@@ -49,12 +55,11 @@ def command(trial: dict, out: Path) -> list[str]:
     return words + (["-p", f"first=../{next(TRIALS.glob(f'{first}-*')).relative_to(ROOT)}"] if first else [])
 
 
-def score(folder: Path, fraction: float = 0.1, seeds: int = 5, min_positives: int = 10) -> float:
-    """Macro AUROC on the validation patients of A, mean over draws of the labelled patients."""
+def score(encoder, fraction: float = 0.1, seeds: int = 5, min_positives: int = 10) -> float:
+    """Macro AUROC of probes of `encoder` on the validation patients of A, mean over draws of the labelled patients."""
     home = cohort.open(HOME)
     rows, val = home.rows("train"), home.rows("val")
     names = [n for n in home.labels if (home.states([n], rows) == 1).sum() >= min_positives]
-    encoder = encoders.load(folder)[0]
     z, z_val = (probe.features(encoder, home, r) for r in (rows, val))
     y, y_val = (probe.known(probe.truth(home, r, names)) for r in (rows, val))
     table = pd.DataFrame(probe.truth(home, rows, names), columns=names)
@@ -65,7 +70,8 @@ def score(folder: Path, fraction: float = 0.1, seeds: int = 5, min_positives: in
 
 def run(names, params: dict) -> pd.DataFrame:
     """Run the trials of `names` (none: of all methods) and return the whole table: method, lr, validation."""
-    wanted = trials(names or objectives.names(), params)
+    names = names or objectives.names()
+    wanted = trials(names, params)
     needs = {name: set() for name in wanted}
     for name, trial in wanted.items():
         first = objectives.fact(trial["method"], "FIRST")
@@ -80,7 +86,8 @@ def run(names, params: dict) -> pd.DataFrame:
     schedule.run(needs, begin, schedule.workers())
     known = pd.read_csv(TABLE).to_dict("records") if TABLE.is_file() else []
     rows = [r for r in known if r["method"] not in {trial["method"] for trial in wanted.values()}]
-    rows += [{**trial, "validation": round(score(TRIALS / name), 4)} for name, trial in wanted.items()]
+    rows += [{**trial, "validation": score(encoders.load(TRIALS / name)[0])} for name, trial in wanted.items()]
+    rows += [{"method": name, "lr": 0.0, "validation": score(untrained(name, params))} for name in names]
     table = pd.DataFrame(rows).sort_values(["method", "lr"], ignore_index=True)
-    table.to_csv(TABLE, index=False)
+    table.round(4).to_csv(TABLE, index=False)
     return table
