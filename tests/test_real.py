@@ -170,6 +170,7 @@ def test_the_real_study_ends_with_its_tables_and_where_things_are(tmp_path, monk
     ]
     (tmp_path / "results/real/figures").mkdir(parents=True)
     pd.DataFrame(rows).to_csv(tmp_path / "results/real/figures/scores.csv")
+    (tmp_path / "results/real/figures/leaders.json").write_text('{"ptbxl": [], "cinc2017": []}')
     monkeypatch.setattr(pipeline, "ROOT", tmp_path)
     monkeypatch.setattr(real, "run", lambda *_: None)
     assert main(["real", "--data", str(tmp_path)]) == 0
