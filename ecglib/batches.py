@@ -81,8 +81,21 @@ class CohortData:
     def _read(self, index: np.ndarray) -> torch.Tensor:
         x = self.cohort.batch(self.rows[index], self.leads)
         if self.profile is not None:
-            x = self.profile.apply(x, self.cohort.fs)
+            x = self._profiled(x, self.rows[index])
         return torch.from_numpy(np.ascontiguousarray(x, np.float32)) * self._mask[index].unsqueeze(-1)
+
+    def _profiled(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The signals x of `rows` by the profile; where it scales by the signal itself, the zeros behind a shorter
+        recording do not count."""
+        fs = self.cohort.fs
+        if self.profile.normalise == "none":
+            return self.profile.apply(x, fs)
+        valid = self.cohort.valid(rows)
+        parts = {int(n): self.profile.apply(x[valid == n, :, :n], fs) for n in np.unique(valid)}
+        out = np.empty((len(x), *next(iter(parts.values())).shape[1:]), np.float32)
+        for n, part in parts.items():
+            out[valid == n] = part
+        return out
 
     def batch(self, index: np.ndarray) -> Batch:
         """Batch of positions `index` (0 .. len - 1)."""

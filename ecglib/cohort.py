@@ -104,6 +104,15 @@ class Cohort:
         flags = windows.unpack_bits(self.records.lead_mask.to_numpy()[np.asarray(rows)], len(self.leads))
         return flags[:, places] & (places >= 0)
 
+    def valid(self, rows) -> np.ndarray:
+        """Return how many samples of each row come before its padding: int (row,)."""
+        return self.records["n_valid"].to_numpy()[np.asarray(rows)]
+
+    @property
+    def content(self) -> str:
+        """Checksum of the stored signals and of what belongs to each row."""
+        return " ".join(self.info["sha256"][file] for file in ("signals.npy", "records.parquet"))
+
     def peaks(self, row: int) -> np.ndarray:
         """Return the R peaks of a row: int array of samples at the cohort's rate."""
         return self.beats["sample"].to_numpy()[self._beat_start[row] : self._beat_start[row + 1]]

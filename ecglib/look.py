@@ -8,12 +8,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ecglib import notes
+
 MM = 1 / 25.4
 COLUMN, PAGE = 89 * MM, 183 * MM  # inches: one and two columns of a journal
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
 MARKERS = "osD^vPX*"
 INTERVAL = "95 % interval"
 INK, SOFT, FAINT = "#22262A", "#6B7178", "#E3E6E9"
+PALED = "#A2A8AE"  # of a model that may have seen the corpus
 
 
 def style():
@@ -94,6 +97,25 @@ def error_bars(ax, at, point, low, high, colour, *, along="x", **look):
     return ax.errorbar(x, y, **error, color=colour, **look)
 
 
+def toned(name, colour):
+    """Colours of a model's bars and of its symbol's face: pale and hollow where a mark stands behind the name."""
+    return (PALED, "white") if notes.footnote(name) else (colour, colour)
+
+
+def footnote(ax, names, corpus=notes.HERE):
+    """The legend of the marks in `names` at the foot of the figure, once for all its axes; the figure grows by it."""
+    there = ax.figure.get_supxlabel()
+    text = notes.footnote([there, *names], corpus, "\n")
+    if text and text != there:
+        ax.figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color=SOFT)
+        _grow(ax, len(text.splitlines()) - len(there.splitlines()))
+
+
+def _grow(ax, lines):
+    """Make a figure higher by some lines of text."""
+    ax.figure.set_figheight(ax.figure.get_figheight() + 3.8 * lines * MM)
+
+
 def name_rows(ax, names):
     """Names down the y axis, the first on top, with a hair line each."""
     ax.set_yticks(np.arange(len(names)), names)
@@ -102,11 +124,17 @@ def name_rows(ax, names):
     ax.grid(axis="y", color=FAINT, linewidth=0.4)
 
 
-def legend_above(ax, handles=None):
-    """Legend above the axes, where it can cover nothing, in as many columns as the names leave room for."""
+def legend_above(ax, handles=None, title=None):
+    """Legend above the axes, where it can cover nothing, in as many columns as the names leave room for.
+
+    The figure grows by what is more than four lines, once where several axes have such a legend.
+    """
     handles = handles or ax.get_legend_handles_labels()[0]
     wide = 9 + 1.35 * max(len(handle.get_label()) for handle in handles)  # mm of a symbol and its words
     room = max(1, int(ax.get_position().width * ax.figure.get_figwidth() / MM / wide))
     lines = -(-len(handles) // room)
+    if lines > 4 and ax is ax.figure.axes[0]:
+        _grow(ax, lines - 4)
     look = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderaxespad": 0.3, "handletextpad": 0.5}
+    look |= {"title": title, "alignment": "left"}
     ax.legend(handles=handles, ncols=-(-len(handles) // lines), columnspacing=1.4, handlelength=1.6, **look)

@@ -52,9 +52,9 @@ def pack(
     """See `ecglib.cohort.pack`."""
     options = dict(options or {})
     provided = dataset.leads(**options) if hasattr(dataset, "leads") else dataset.LEADS
-    plan = _plan(fs, seconds, leads or provided, windows)
+    layout = plan(fs, seconds, leads or provided, windows)
     records, states = _corpus(dataset, root, options, labels)
-    run = _Runner(dataset.read, plan, workers, backend, progress, 2 * len(records))
+    run = _Runner(dataset.read, layout, workers, backend, progress, 2 * len(records))
     root, out = Path(root).resolve(), Path(out).absolute()
     partial = _fresh(out)
     try:
@@ -63,9 +63,9 @@ def pack(
         rows = _write_signals(kept, run, partial / "signals.npy")
         _write_tables(partial, kept, rows, states, rejected, root)
         source = _source(dataset, options) | {"notes": list(records.attrs.get("notes", []))}
-        info = {"name": name, "dataset": source, "counts": _counts(records, kept, rows, rejected, plan)}
+        info = {"name": name, "dataset": source, "counts": _counts(records, kept, rows, rejected, layout)}
         info["labels"] = vocabulary.counts(states.loc[kept.record_id])
-        _write_info(partial, plan, info)
+        _write_info(partial, layout, info)
         _publish(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -74,7 +74,8 @@ def pack(
     print(f"{name}: {len(kept)} of {len(records)} records packed, {len(rejected)} rejected{why}")
 
 
-def _plan(fs, seconds, leads, windows: str) -> rules.Plan:
+def plan(fs, seconds, leads, windows: str) -> rules.Plan:
+    """What is stored of each recording; EcgError for windows, lengths, rates and leads that cannot be."""
     if windows not in WINDOWS:
         raise EcgError(f"unknown windows {windows!r}", field="windows", fix=f"use one of {', '.join(WINDOWS)}")
     if not (fs > 0 and seconds > 0 and round(fs * seconds) > 0):
@@ -216,10 +217,10 @@ def _write_parquet(table: pd.DataFrame, path: Path) -> None:
 def _source(dataset, options: dict) -> dict:
     """Provenance of the corpus; an absolute path among the options is cut to its name."""
     plain = {k: Path(v).name if isinstance(v, str) and os.path.isabs(v) else v for k, v in options.items()}
-    names = ("URL", "VERSION", "LICENCE", "CITATION", "VOCABULARY", "N_RECORDS")
+    names = ("URL", "VERSION", "LICENCE", "CITATION", "VOCABULARY", "CORPUS", "N_RECORDS")
     module = dataset.__name__.rsplit(".", 1)[-1]
     facts = {n.lower(): getattr(dataset, n) for n in names}
-    facts["vocabulary"] = options.get("vocabulary") or facts["vocabulary"]  # of a folder, its owner says it
+    facts |= {name: options.get(name) or facts[name] for name in ("vocabulary", "corpus")}  # a folder's owner says them
     return {"module": module, "options": plain} | facts
 
 

@@ -18,14 +18,15 @@ from ecglib import execute
 from ecglib.signals import EcgError
 
 ROOT = Path(__file__).resolve().parent.parent
-WINGS = ("datasets", "encoders", "objectives")  # rooms whose files are looked up by name
+WINGS = ("datasets", "encoders", "objectives", "zoo")  # rooms whose files are looked up by name
 
 
 def closure(code: str, strings=()) -> list[str]:
     """Files of ecglib, relative to the repository, that the Python text `code` imports, directly or not.
 
     In a wing (encoders, objectives, datasets) a file counts when it is imported, when `strings` (parameter values) or a
-    text in `code` name it, or when a module builds it by name; a wing that is used without any name counts whole.
+    text in `code` name it, or when a module builds it by name; a wing that is used without any name counts whole. Of
+    the zoo the families of models named "zoo:..." count, and all where the code asks for the table of models.
     Tables count with the module that names them. A package's __init__ with nothing but a docstring is left out.
     """
     found, queue = set(), [(code, "ecglib")]
@@ -88,6 +89,9 @@ def _wing(wing: str, named: set, found: set) -> list[Path]:
     members = sorted(p for p in folder.glob("*.py") if p.name != "__init__.py")
     if folder / "__init__.py" not in found:
         return []
+    if wing == "zoo":
+        models = [name.removeprefix("zoo:") for name in named if name.startswith("zoo:")]
+        return [p for p in members if "zoo.table" in named or any(f"{m}_".startswith(f"{p.stem}_") for m in models)]
     chosen = [p for p in members if p.stem in named]
     return chosen if chosen or found & set(members) else members
 
@@ -101,7 +105,8 @@ def _built(tree) -> set[str]:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     built = {text for call in calls if call.func.attr in ("build", "get") for text in map(_text, call.args[:1]) if text}
     stated = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "ENCODER"]
-    return built | {_text(node.value) for node in stated}
+    tabled = {"zoo.table" for call in calls if ast.unparse(call.func) == "zoo.table"}
+    return built | {_text(node.value) for node in stated} | tabled
 
 
 def _text(node) -> str:
@@ -209,7 +214,7 @@ def stages(parse, root: Path = ROOT) -> dict[str, list[str]]:
 def _template(file: str, matrix: dict) -> str:
     wing, stem = Path(file).parent.name, Path(file).stem
     for key, values in matrix.items():
-        if wing in WINGS and stem in values:
+        if wing in WINGS and wing != "zoo" and stem in values:
             return f"ecglib/{wing}/${{item.{key}}}.py"
     return file
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ecglib import notes
 from ecglib.clinical import ecg_paper
 from ecglib.look import (
     COLUMN,
@@ -16,16 +17,19 @@ from ecglib.look import (
     INTERVAL,
     MARKERS,
     MM,
+    PALED,
     PALETTE,
     SOFT,
     error_bars,
+    footnote,
     legend_above,
     name_rows,
     new_axes,
     save,
     style,
+    toned,
 )
-from ecglib.panels import COLOURS, KINDS, SIGNALS, comparison, training_panels
+from ecglib.panels import COLOURS, comparison, kind, training_panels
 from ecglib.signals import EcgError
 from ecglib.surveys import prevalence, spectra
 
@@ -58,28 +62,32 @@ NAMES = {
 
 
 def _colours(names):
-    """{name: colour}: the baselines in greys wherever they appear, the others from the palette in order."""
-    others = [name for name in names if name.split(",")[0] not in BASELINES]
+    """{name: colour}: the baselines in greys wherever they appear, names with a mark pale, the others from the palette
+    in order."""
+    marked = {name: PALED for name in names if notes.footnote(name)}
+    greys = {name: BASELINES.get(name.split(",")[0]) or marked.get(name) for name in names}
+    others = [name for name in names if not greys[name]]
     if len(others) > len(PALETTE):
         raise EcgError(f"{len(others)} curves in one figure", field="encoder", fix=f"at most {len(PALETTE)}: filter")
-    return {name: BASELINES.get(name.split(",")[0]) or PALETTE[others.index(name)] for name in names}
+    return {name: greys[name] or PALETTE[others.index(name)] for name in names}
 
 
 def _models(table):
-    """Name each model by its encoder, and by its mode too where an encoder comes with several; the baselines first."""
-    pairs = table[["encoder", "mode"]].drop_duplicates()
-    twice = pairs["encoder"].duplicated(keep=False)
-    names = [f"{e}, {m}" if both else e for e, m, both in zip(pairs["encoder"], pairs["mode"], twice, strict=True)]
+    """Name each model by its encoder, and by its mode too where an encoder comes with several or it is its own head;
+    the baselines first."""
+    pairs = table[["encoder", "mode"]].assign(name=notes.marked(table)).drop_duplicates()
+    moded = pairs["encoder"].duplicated(keep=False) | (pairs["mode"] == "head")
+    names = [f"{e}, {m}" if both else e for e, m, both in zip(pairs["name"], pairs["mode"], moded, strict=True)]
     keys = zip(pairs["encoder"], pairs["mode"], strict=True)
     known = list(BASELINES)
     order = sorted(zip(names, keys, strict=True), key=lambda one: ((*known, one[1][0]).index(one[1][0]), one[0]))
     return {name: table[(table["encoder"] == key[0]) & (table["mode"] == key[1])] for name, key in order}
 
 
-def _named(table, encoder, mode):
-    """A name per row: the encoder, with its mode where the table has several modes of it."""
-    several = table.groupby(encoder)[mode].transform("nunique") > 1
-    return [f"{e} ({m})" if both else e for e, m, both in zip(table[encoder], table[mode], several, strict=True)]
+def _named(table, encoder, mode, note):
+    """A name per row: the encoder with its mark, and with its mode where the table has several modes of it."""
+    several, names = table.groupby(encoder)[mode].transform("nunique") > 1, notes.marked(table, encoder, note)
+    return [f"{e} ({m})" if both else e for e, m, both in zip(names, table[mode], several, strict=True)]
 
 
 def _one(table, columns):
@@ -90,6 +98,15 @@ def _one(table, columns):
         if table[name].nunique() > 1:
             found = sorted(map(str, table[name].unique()))
             raise EcgError(f"one figure shows one {name}, not {found}", field=name, fix=f"filter the table by {name}")
+
+
+def _looks(models):
+    """How each curve is drawn: a symbol each; those with a mark hollow and dashed, with symbols in their own order."""
+    marked = [name for name in models if notes.footnote(name)]
+    for k, (name, colour) in enumerate(_colours(list(models)).items()):
+        place, line = (marked.index(name), (0, (4, 2))) if name in marked else (k, "-")
+        look = {"marker": MARKERS[place % len(MARKERS)], "markerfacecolor": toned(name, colour)[1]}
+        yield look | {"colour": colour, "linestyle": line}
 
 
 def training_curves(histories, y="loss", *, x="step", ylabel="", ax=None):
@@ -126,11 +143,10 @@ def label_efficiency(table, metric="auroc", label="macro", *, ax=None):
     ax = new_axes(ax, 72 * MM)
     models = _models(table)
     shifts = 1.05 ** (np.arange(len(models)) - (len(models) - 1) / 2)
-    for k, ((name, rows), colour) in enumerate(zip(models.items(), _colours(list(models)).values(), strict=True)):
+    for (name, rows), shift, look in zip(models.items(), shifts, _looks(models), strict=True):
         rows = rows.sort_values("fraction")
-        at = 100 * rows["fraction"].to_numpy() * shifts[k]
-        look = {"linestyle": "-", "linewidth": 1.1, "marker": MARKERS[k % len(MARKERS)], "label": name}
-        error_bars(ax, at, rows["point"], rows["low"], rows["high"], colour, along="y", **look)
+        at = 100 * rows["fraction"].to_numpy() * shift
+        error_bars(ax, at, rows["point"], rows["low"], rows["high"], along="y", label=name, linewidth=1.1, **look)
     ticks = np.array(sorted(100 * table["fraction"].unique()))
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(ticks))
@@ -140,6 +156,7 @@ def label_efficiency(table, metric="auroc", label="macro", *, ax=None):
     ax.set(xlabel="Share of the training labels", ylabel=f"{title}, {label} ({INTERVAL})")
     ax.grid(axis="y")
     legend_above(ax)
+    footnote(ax, models)
     return ax
 
 
@@ -147,19 +164,21 @@ def forest(table, metric="auroc", *, ax=None):
     """Internal against external per label, with intervals, the macro average below a rule.
 
     table: `report.external` of one model, fraction and external cohort. Beside each label: positives inside, outside.
+    A model that may have seen the corpus at home is named above, with its mark, and that side is pale.
     """
     table = table[table["metric"] == metric].dropna(subset=["internal", "external"], how="all")
     _one(table, ["cohort", "encoder", "mode", "fraction"])
     macro = table["label"] == "macro"
     table = pd.concat([table[~macro].sort_values("internal", ascending=False, kind="stable"), table[macro]])
-    ax = new_axes(ax, (20 + 4.6 * len(table)) * MM)
-    at, name = np.arange(len(table)), table["cohort"].iloc[0]
+    at, name, model = np.arange(len(table)), table["cohort"].iloc[0], notes.marked(table)[0]
+    title = model if notes.footnote(model) else None
+    ax = new_axes(ax, (20 + 4.6 * len(table) + 3.4 * bool(title)) * MM)
     for side, offset, colour, marker, words in (
-        ("internal", -0.17, PALETTE[0], "o", "internal test"),
+        ("internal", -0.17, toned(model, PALETTE[0])[0], "o", "internal test"),
         ("external", 0.17, PALETTE[1], "D", f"external ({name})"),
     ):
         ends = [table[side + end] for end in ("", "_low", "_high")]
-        fill = colour if side == "internal" else "white"
+        fill = toned(model, colour)[1] if side == "internal" else "white"
         error_bars(ax, at + offset, *ends, colour, marker=marker, markerfacecolor=fill, label=words)
     counts = zip(table["label"], table["n_positives_internal"], table["n_positives_external"], strict=True)
     names = [f"{label}  ({inside:,} | {outside:,})" for label, inside, outside in counts]
@@ -174,29 +193,33 @@ def forest(table, metric="auroc", *, ax=None):
         ax.set_xlim(max(0, min(0.5, lowest) - 0.01), 1.005)
         ax.axvline(0.5, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     ax.set_xlabel(f"{NAMES.get(metric, metric.capitalize())} ({INTERVAL})\nin brackets: positives internal | external")
-    legend_above(ax)
+    legend_above(ax, title=title)
+    footnote(ax, [model], notes.HOME)
     return ax
 
 
 def paired_differences(table, *, ax=None):
     """Differences to the reference encoders with intervals, from `report.differences` of one cohort, split, metric.
 
-    An encoder or a reference that appears with several modes is named with its mode.
+    An encoder or a reference that appears with several modes is named with its mode; one that may have seen the corpus
+    is pale.
     """
     table = table.dropna(subset=["point"])
     _one(table, ["cohort", "split", "metric"])
-    ax = new_axes(ax, (16 + 4.6 * len(table)) * MM)
-    ours, theirs = _named(table, "encoder", "mode"), _named(table, "reference", "reference_mode")
-    shares = table["fraction"]
+    ours = _named(table, "encoder", "mode", "note")
+    theirs, shares = _named(table, "reference", "reference_mode", "reference_note"), table["fraction"]
     names = [f"{a} \N{MINUS SIGN} {b}, {100 * f:g} %" for a, b, f in zip(ours, theirs, shares, strict=True)]
-    colours = {name: COLOURS[KINDS.get(name, SIGNALS)] for name in table["encoder"]}  # as in `comparison`
+    wide = COLUMN + 1.25 * max(0, max(map(len, names)) - 30) * MM  # long names leave no room for the marks
+    ax = new_axes(ax, (16 + 4.6 * len(table)) * MM, wide)
     for k, row in enumerate(table.itertuples()):
-        look = {"marker": "o", "markerfacecolor": colours[row.encoder] if row.p_holm < 0.05 else "white"}
-        error_bars(ax, [k], [row.point], [row.low], [row.high], colours[row.encoder], **look)
+        colour = toned(names[k], COLOURS[kind(row.encoder)])[0]  # as in `comparison`
+        look = {"marker": "o", "markerfacecolor": colour if row.p_holm < 0.05 else "white"}
+        error_bars(ax, [k], [row.point], [row.low], [row.high], colour, **look)
     ax.axvline(0, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     metric = NAMES.get(table["metric"].iloc[0], table["metric"].iloc[0])
     ax.set_xlabel(f"Difference in macro {metric}\n({INTERVAL}; filled: Holm p < 0.05)")
     name_rows(ax, names)
+    footnote(ax, names)
     return ax
 
 
@@ -209,16 +232,16 @@ def calibration(table, *, ax=None):
     ax = new_axes(ax, COLUMN)
     ax.plot([0, 1], [0, 1], color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)), zorder=1)
     models = _models(table)
-    for k, ((name, rows), colour) in enumerate(zip(models.items(), _colours(list(models)).values(), strict=True)):
-        rows = rows.sort_values("bin")
-        look = {"linestyle": "-", "linewidth": 0.9, "marker": MARKERS[k % len(MARKERS)], "label": name}
-        error_bars(ax, rows["probability"], rows["frequency"], rows["low"], rows["high"], colour, along="y", **look)
+    for (name, rows), look in zip(models.items(), _looks(models), strict=True):
+        ends = [rows.sort_values("bin")[end] for end in ("probability", "frequency", "low", "high")]
+        error_bars(ax, *ends, along="y", label=name, linewidth=0.9, **look)
     which = "all labels" if table["label"].iloc[0] == "all" else table["label"].iloc[0]
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="Predicted probability")
     ax.set_ylabel(f"Observed share of positives, {which} ({INTERVAL})")
     ax.set_aspect("equal")
     ax.grid()
     legend_above(ax)
+    footnote(ax, models)
     return ax
 
 

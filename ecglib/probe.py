@@ -4,6 +4,7 @@ Everything is chosen on the validation split (specification: 16 cells, chosen by
 external hospitals are opened by `open_test` alone. Windows of one record are averaged to one probability.
 """
 
+import copy
 import logging
 import math
 from functools import lru_cache
@@ -16,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecglib import beats, checkpoint, encoders, metrics, objectives, splits, train
-from ecglib.batches import to_device
+from ecglib import checkpoint, encoders, metrics, objectives, splits, train
 from ecglib.classifiers import boosting, linear
+from ecglib.frozen import features, handmade
 from ecglib.labels import ABSENT, PRESENT, UNKNOWN
 from ecglib.signals import EcgError
 
@@ -47,27 +48,6 @@ def truth(cohort, rows, labels) -> np.ndarray:
 def known(states: np.ndarray) -> np.ndarray:
     """States -> 1, 0, or -1 where unknown or possible: what probes learn from and metrics count."""
     return np.where((states == PRESENT) | (states == ABSENT), states, -1).astype(np.int8)
-
-
-def features(encoder, cohort, rows, leads=None, profile="study", batch_size: int = 256) -> np.ndarray:
-    """Frozen features: float32 (row, dim) of `encoder` in evaluation mode, on the GPU where there is one."""
-    data = train.CohortData(cohort, rows, leads, profile)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder, chunks = encoder.eval().to(device), np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size))
-    with torch.inference_mode():
-        batches = (to_device(data.batch(chunk), device) for chunk in chunks)
-        return torch.cat([encoders.embed(encoder, b.x, b.lead_mask).float().cpu() for b in batches]).numpy()
-
-
-def handmade(cohort, rows, leads=None) -> np.ndarray:
-    """Hand-made features of `ecglib.beats`: float32 (row, feature). R peaks are looked for in the given leads only."""
-    names = cohort.leads if leads is None else tuple(leads)
-    out = []
-    for chunk in np.array_split(np.asarray(rows), math.ceil(len(rows) / 256)):
-        for row, x in zip(chunk, cohort.batch(chunk, names), strict=True):
-            peaks = cohort.peaks(row) if names == cohort.leads else beats.r_peaks(x, cohort.fs)
-            out.append(beats.features(x, cohort.fs, peaks)[0])
-    return np.stack(out).astype(np.float32)
 
 
 def probabilities(objective, data: train.CohortData, batch_size: int = 256) -> np.ndarray:
@@ -242,14 +222,25 @@ def fits(folder, cohort, leads, profile) -> None:
             raise EcgError(reason, file=str(folder), field=field, fix=fix)
 
 
-def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir) -> _Task:
+def _input(model, leads) -> tuple:
+    """(leads, profile) of a published model; EcgError where the task has not all the leads that it reads."""
+    missing = [lead for lead in model.card.leads if lead not in leads]
+    if missing:
+        reason = f"{model.card.title} reads {', '.join(missing)}, the task has {', '.join(leads)}"
+        raise EcgError(reason, field="task_leads", fix="use a model of these leads, or a task with more")
+    return model.card.leads, model.card.chain
+
+
+def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir, model) -> _Task:
     """The task of `run`, after all that can be refused has been; opens the closed splits of all cohorts."""
     name, _, tail = method.partition("+")
     if tail not in ("", "finetune") or (tail and name in BASELINES):
         raise EcgError(f"unknown method {method!r}", field="method", fix="<objective> or <objective>+finetune")
-    if name not in BASELINES and pretrain_dir is None:
+    if name not in BASELINES and pretrain_dir is None and model is None:
         raise EcgError(f"{method} needs an encoder", field="pretrain_dir", fix=f"or use {', '.join(BASELINES)}")
-    if name not in BASELINES:
+    if model is not None:
+        leads, profile = _input(model, leads)
+    elif name not in BASELINES:
         fits(pretrain_dir, cohort, leads, profile)
     train_rows, val_rows = cohort.rows("train"), cohort.rows("val")
     for split, there in (("train", train_rows), ("val", val_rows)):
@@ -262,22 +253,22 @@ def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir) -> _T
 
 def run(
     method: str, cohort, externals=(), *, task_leads, labels, fractions=(0.01, 0.1, 1.0), seeds: int = 5,
-    pretrain_dir=None, encoder="net1d", size="small", scratch_encoder="resnet1d", profile="study", progress=print,
-    finetune_lr: float | None = None, **training,
+    pretrain_dir=None, model=None, encoder="net1d", size="small", scratch_encoder="resnet1d", profile="study",
+    progress=print, finetune_lr: float | None = None, **training,
 ) -> pd.DataFrame:  # fmt: skip
     """Train `method` on label fractions of the development cohort; predict its validation, test and external records.
 
     method: "random" (linear probe of an untrained encoder, another one per seed), "features" (hand-made features,
-    boosted trees), "scratch" (supervised), "<objective>" (linear probe of the encoder in pretrain_dir), or
-    "<objective>+finetune". task_leads: leads of the task; labels: label columns; fractions: of the training patients,
-    `seeds` subsets each (of the whole there is one; only methods with chance of their own repeat it). encoder, size:
-    for "random"; scratch_encoder: for "scratch", at its small size. training: epochs, min_steps, batch_size, lr,
+    boosted trees), "scratch" (supervised), "<objective>" (linear probe of the encoder in pretrain_dir, or of the
+    published `model` of `zoo.load`, which is fed its own leads and profile), or "<objective>+finetune". task_leads:
+    leads of the task; labels: label columns; fractions: of the training patients, `seeds` subsets each (of the whole
+    there is one; only methods with chance of their own repeat it). encoder, size: for "random"; scratch_encoder: for "scratch", at its small size. training: epochs, min_steps, batch_size, lr,
     weight_decay and parameters of the supervised objective. finetune_lr: the lr of "+finetune" (unless given: lr where
     that is given, else 1e-3). progress: called with one line per model.
     Returns a table as `predictions`; raises EcgError for an unknown method, an encoder that was pretrained for other
     inputs, and where training or validation is empty.
     """
-    task = _plan(method, cohort, externals, task_leads, labels, profile, pretrain_dir)
+    task = _plan(method, cohort, externals, task_leads, labels, profile, pretrain_dir, model)
     if method == "scratch":
         encoder, size = scratch_encoder, "small"
     trained = method.partition("+")[0] not in BASELINES
@@ -285,6 +276,8 @@ def run(
         training = {**training, "lr": finetune_lr or training.get("lr", FINETUNE_LR)}
 
     def make(seed):
+        if model is not None:
+            return copy.deepcopy(model) if "+" in method else model
         return encoders.load(pretrain_dir)[0] if trained else encoders.build(encoder, size, len(task.leads), seed)
 
     name, mode, fit, chance = _way(method, task, make, training)

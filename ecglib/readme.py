@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ecglib.notes import HERE, HOME, footnote, marked
 from ecglib.signals import EcgError
 
 BLOCK = re.compile(r"(<!-- (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -73,14 +74,14 @@ def efficiency(folder: Path, task: str, fractions=(0.01, 0.1, 1.0), metric="auro
         return None
     rows = scores[(scores.task == task) & (scores.label == "macro") & (scores.metric == metric)]
     home, table = _shown(rows[rows.split == "test"], folder, task, whole), []
-    for (encoder, mode), part in home.groupby(["encoder", "mode"], sort=False):
-        table.append([_name(encoder, mode), *(_one(part[np.isclose(part.fraction, f)]) for f in fractions)])
+    for (title, mode), part in home.groupby(["title", "mode"], sort=False):
+        table.append([_name(title, mode), *(_one(part[np.isclose(part.fraction, f)]) for f in fractions)])
     if home.empty:
         return None
     first = home.iloc[0]
-    note = f"{first.cohort}, {first.n_records} test records of {first.n_patients} patients, {first.n_labels} labels"
+    about = f"{first.cohort}, {first.n_records} test records of {first.n_patients} patients, {first.n_labels} labels"
     head = ["method", *(f"{100 * f:g} % of the training labels" for f in fractions)]
-    return _markdown(head, _ranked(table)) + f"\n\nMacro {metric.upper()} (95 % interval over patients), {note}."
+    return _explained(head, _ranked(table), f"Macro {metric.upper()} (95 % interval over patients), {about}.")
 
 
 def transfer(folder: Path, task: str, whole=False) -> str | None:
@@ -95,11 +96,24 @@ def transfer(folder: Path, task: str, whole=False) -> str | None:
     away = rows.cohort.iloc[0]
     n = int((labels[labels.label != "macro"].groupby(["encoder", "mode"])["drop"].count()).iloc[0])
     lines = [
-        [_name(r.encoder, r.mode), *(_span(r, side) for side in ("internal", "external")), _span(r, "drop", "+")]
+        [_name(r.title, r.mode), *(_span(r, side) for side in ("internal", "external")), _span(r, "drop", "+")]
         for r in rows.itertuples()
     ]
-    note = f"the {n} labels that can be scored in both; {away}: {rows.n_records_external.max()} records"
-    return _markdown(["method", "at home", f"in {away}", "change"], _ranked(lines)) + f"\n\nMacro AUROC over {note}."
+    about = f"the {n} labels that can be scored in both; {away}: {rows.n_records_external.max()} records"
+    head = ["method", "at home", f"in {away}", "change"]
+    about = f"Macro AUROC over {about}.{_left_out(folder, task, away, whole)}"
+    return _explained(head, _ranked(lines), about, HOME)
+
+
+def _left_out(folder: Path, task: str, away: str, whole: bool) -> str:
+    """A sentence on the models that have no row because they have seen the other hospital, or may have; or nothing."""
+    scores = _table(folder, "scores")
+    if scores is None:
+        return ""
+    rows = scores[(scores.task == task) & (scores.cohort == away) & np.isclose(scores.fraction, 1)]
+    rows = _shown(rows[rows.title != rows.encoder], folder, task, whole)
+    names = ", ".join(dict.fromkeys(_name(*pair) for pair in zip(rows.encoder, rows["mode"], strict=True)))
+    return f" {away} is not external to {names}: pretrained on its recordings, or not known." if names else ""
 
 
 def gains(folder: Path, task: str, fraction: float = 0.1, whole=False) -> str | None:
@@ -113,24 +127,28 @@ def gains(folder: Path, task: str, fraction: float = 0.1, whole=False) -> str | 
     if not whole:  # the two questions of the study, at home
         rows = rows[(rows.split == "test") & rows.reference.isin(["random", "scratch"])]
     lines = [
-        [r.cohort, _name(r.encoder, r.mode), NAMES[r.reference], _span(r, "point", "+"), f"{r.p_holm:.3f}"]
+        [r.cohort, _name(r.title, r.mode), NAMES[r.reference], _span(r, "point", "+"), f"{r.p_holm:.3f}"]
         for r in rows.itertuples()
     ]
     head = ["hospital", "method", "against", f"difference at {100 * fraction:g} % of the labels", "p (Holm)"]
-    return _markdown(head, lines)
+    return _explained(head, lines)
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame | None:
-    """A table of notebook 09; None before it has run (leaders.json is the last thing that it writes beside them)."""
+    """A table of notebook 09, with marked encoders as `title`; None before it has run (leaders.json is the last thing
+    that it writes beside them)."""
     file = folder / f"figures/{name}.csv"
-    return pd.read_csv(file) if file.is_file() and (folder / "figures/leaders.json").is_file() else None
+    if not file.is_file() or not (folder / "figures/leaders.json").is_file():
+        return None
+    table = pd.read_csv(file)
+    return table.assign(title=marked(table))
 
 
 def _shown(rows: pd.DataFrame, folder: Path, task: str, whole: bool) -> pd.DataFrame:
     if whole:
         return rows
     leaders = json.loads((folder / "figures/leaders.json").read_text())[task]
-    return rows[rows.encoder.isin([*NAMES, "supervised", *leaders]) & rows["mode"].ne("zero-shot")]
+    return rows[rows.encoder.isin([*NAMES, "supervised", *leaders]) & ~rows["mode"].isin(["zero-shot", "head"])]
 
 
 def _ranked(lines: list[list[str]]) -> list[list[str]]:
@@ -152,13 +170,19 @@ def _one(row: pd.DataFrame) -> str:
     return f"{row.point:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
-def _name(encoder: str, mode: str) -> str:
-    return NAMES.get(encoder) or f"**{encoder}**, {'linear probe' if mode == 'linear' else mode}"
+def _name(title: str, mode: str) -> str:
+    return NAMES.get(title) or f"**{title}**, {'linear probe' if mode == 'linear' else mode}"
 
 
 def _markdown(head, rows) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _explained(head, rows, about: str = "", corpus: str = HERE) -> str:
+    """A table, what it is about, and the legend of the marks in it."""
+    table = _markdown(head, rows)
+    return "\n\n".join(part for part in (table, about, footnote(table, corpus)) if part)
 
 
 def whole(folder: Path, task: str) -> str | None:

@@ -2,16 +2,28 @@
 
 Every interval is over patients. Seeds (training runs, label subsets) are averaged inside each resample, so all models
 of a cohort and split meet the same resamples, and the spread over seeds stands beside the interval, not in it.
-`possible` and unknown truth are not scored.
+`possible` and unknown truth are not scored. A column `note` says which models may have seen the cohort's corpus
+(`ecglib.notes`); rows of recipe weights are in no table.
 """
 
 import numpy as np
 import pandas as pd
 
-from ecglib import metrics
-from ecglib.predictions import MODEL, PLACE, contract, leaders, load, of_task, places, replicates
+from ecglib import metrics, transfer
+from ecglib.notes import mark, marked
+from ecglib.predictions import (
+    MODEL,
+    PLACE,
+    compared,
+    contract,
+    leaders,
+    left_out,
+    load,
+    of_task,
+    places,
+    replicates,
+)
 from ecglib.signals import EcgError
-from ecglib.transfer import external
 
 __all__ = [
     "Replicates",
@@ -20,13 +32,16 @@ __all__ = [
     "differences",
     "external",
     "leaders",
+    "left_out",
     "load",
+    "not_external",
     "of_task",
     "result_table",
     "scores",
 ]
 
 MACRO = "macro"
+external, not_external = transfer.external, transfer.left_out
 
 
 def _averages(place, point, min_positives):
@@ -65,7 +80,8 @@ def scores(
         for model in place.p:
             for metric in names:
                 found = drawn(place, model, metric)
-                head = dict(zip([*PLACE, *MODEL, "metric"], [*place[:2], *model, metric], strict=True))
+                keys = [*PLACE, *MODEL, "note", "metric"]
+                head = dict(zip(keys, [*place[:2], *model, place.notes[model], metric], strict=True))
                 for name, mask in _averages(place, found[0], min_positives).items():
                     spread = _spread(place, model, metric, mask)
                     rows.append(head | {"label": name} | _row(place, mask, *found[:2], policy, level) | spread)
@@ -106,6 +122,7 @@ def differences(
 
     point, low, high; p: two-sided bootstrap (`metrics.two_sided`); p_holm: adjusted over the methods that are compared
     with one reference, by one metric, at one label fraction of one cohort and split: each such question is a family.
+    A model with a note stays in its family, since the test was made. reference_note: the note of the reference.
     A reference that was not run at a fraction leaves a row of NaN. drawn: `Replicates` to share with `scores`.
     Raises EcgError when a cohort and split has no reference at all.
     """
@@ -119,9 +136,11 @@ def differences(
             for model, reference in ((model, reference) for model in ours for reference in references):
                 rivals = [rival for rival in found if rival[0] == reference and rival[2] == model[2]]
                 for rival in rivals or [(reference, "", np.nan)]:
-                    head = [*place[:2], *model, *rival[:2], metric]
-                    rows.append(head + _difference(place, found[model], found.get(rival), min_positives))
-    columns = [*PLACE, *MODEL, "reference", "reference_mode", "metric", "point", "low", "high", "p", "n_labels"]
+                    said = place.notes[model], *rival[:2], place.notes.get(rival, "")
+                    gap = _difference(place, found[model], found.get(rival), min_positives)
+                    rows.append([*place[:2], *model, *said, metric, *gap])
+    columns = [*PLACE, *MODEL, "note", "reference", "reference_mode", "reference_note"]
+    columns += ["metric", "point", "low", "high", "p", "n_labels"]
     result = pd.DataFrame(rows, columns=columns)
     family = result.groupby([*PLACE, "fraction", "reference", "metric"])["p"]
     result.insert(len(columns) - 1, "p_holm", family.transform(lambda p: metrics.holm(p.to_numpy())))
@@ -147,7 +166,8 @@ def calibration(predictions, labels=None, *, bins=10, level=0.95):
     records, labels or seeds of one patient are no independent trials. n: pairs of truth and probability in the bin.
     Calibration error and Brier score with intervals: `scores(predictions, ("ece", "brier"))`.
     """
-    known = predictions[predictions["truth"].isin((0, 1))]
+    known = compared(predictions)
+    known = known[known["truth"].isin((0, 1))]
     if labels is not None:
         absent = sorted(set(labels) - set(known["label"]))
         if absent:
@@ -155,7 +175,7 @@ def calibration(predictions, labels=None, *, bins=10, level=0.95):
         known = known[known["label"].isin(labels)]
     place = np.clip(np.ceil(known["probability"].to_numpy(np.float64) * bins).astype(int) - 1, 0, bins - 1)
     known = known.assign(bin=place, label="all" if labels is None else known["label"])
-    groups = known.groupby([*PLACE, *MODEL, "label", "bin"], observed=True)
+    groups = known.groupby([*PLACE, *MODEL, "note", "label", "bin"], observed=True)
     curve = groups.agg(
         probability=("probability", "mean"),
         frequency=("truth", "mean"),
@@ -171,8 +191,8 @@ def result_table(table, gaps=None, drops=None, *, fraction=1.0, references=("ran
 
     Columns: each macro average of each metric as "point (low to high)", the difference to each reference encoder with
     its Holm-adjusted p, with `drops` (of `external`) the change of the macro AUROC from home to the row's cohort over
-    the labels of both, and the counts. "-": not there. fraction: None for all of them. Raises EcgError when nothing was
-    trained on it.
+    the labels of both, and the counts. "-": not there. fraction: None for all of them. Names carry the marks of
+    `notes`, whose legend is its `footnote`. Raises EcgError when nothing was trained on it.
     """
     rows = table[table["label"].str.startswith(MACRO)]
     if fraction is not None:
@@ -188,6 +208,7 @@ def result_table(table, gaps=None, drops=None, *, fraction=1.0, references=("ran
             line[f"AUROC - {reference}"] = _gap(gaps, key, reference)
         if drops is not None:
             line["AUROC - at home"] = _drop(drops, key)
+        line["encoder"] = marked(part)[0]
         counts = part.iloc[0][["n_records", "n_patients", "n_seeds"]]
         result.append(line | dict(zip(("records", "patients", "seeds"), counts, strict=True)))
     return pd.DataFrame(result).fillna("-")
@@ -210,7 +231,8 @@ def _gap(gaps, key, reference):
     if rows.empty:
         return "-"
     row = rows.iloc[0]
-    return f"{row['point']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), p {row['p_holm']:.3f}"
+    words = f"{row['point']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), p {row['p_holm']:.3f}"
+    return mark(words, row.get("reference_note"))
 
 
 def _drop(drops, key):
@@ -218,4 +240,5 @@ def _drop(drops, key):
     if rows.empty:
         return "-"
     row = rows.iloc[0]
-    return f"{row['drop']:+.3f} ({row['drop_low']:+.3f} to {row['drop_high']:+.3f})"
+    words = f"{row['drop']:+.3f} ({row['drop_low']:+.3f} to {row['drop_high']:+.3f})"
+    return mark(words, row.get("note"))  # of the corpus at home

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import plots
+from ecglib.notes import footnote, marked
 from ecglib.report import MACRO, result_table
 from ecglib.signals import EcgError
 
@@ -44,6 +45,7 @@ th, td { padding: .38rem .8rem .38rem 0; text-align: left; vertical-align: top; 
 thead th { border-bottom: 1.5px solid var(--ink); font-weight: 600; vertical-align: bottom; white-space: normal; }
 tbody tr + tr td { border-top: 1px solid var(--line); } td.number, th.number { text-align: right; }
 td.long { white-space: normal; min-width: 14rem; }
+.marks { margin: -1.2rem 0 1.8rem; color: var(--soft); font-size: .85rem; }
 figure { margin: 1.4rem 0 2.2rem; }
 figure img { max-width: 100%; height: auto; background: #fff; padding: .5rem; border: 1px solid var(--line);
   border-radius: 4px; display: block; }
@@ -54,7 +56,8 @@ figure img { max-width: 100%; height: auto; background: #fff; padding: .5rem; bo
 
 
 def table(frame, caption="", digits=3):
-    """A table of a DataFrame (its index is not shown): floats with `digits`, NaN as a dash."""
+    """A table of a DataFrame (its index is not shown): floats with `digits`, NaN as a dash, below it the legend of its
+    marks."""
     if not isinstance(frame, pd.DataFrame):
         raise EcgError(f"a table takes a DataFrame, not {type(frame).__name__}", field=caption or "table")
     right = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
@@ -66,7 +69,8 @@ def table(frame, caption="", digits=3):
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     page = f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-    return lambda folder: page
+    marks = footnote(body)
+    return lambda folder: page + (f'<p class="marks">{escape(marks)}</p>' if marks else "")
 
 
 def _shown(value, digits):
@@ -212,7 +216,7 @@ def _draw(results, out):
 def _nested(table):
     """{task: {cohort/split: {encoder, mode: {share of labels: {metric: point, low, high}}}}} of the macro averages."""
     tree = {}
-    for row in table[table["label"] == MACRO].itertuples():
+    for row in table.assign(encoder=marked(table))[table["label"] == MACRO].itertuples():
         branch = tree.setdefault(row.task, {}).setdefault(f"{row.cohort}/{row.split}", {})
         branch = branch.setdefault(f"{row.encoder}, {row.mode}", {}).setdefault(f"{100 * row.fraction:g} %", {})
         branch[row.metric] = {end: round(getattr(row, end), 6) for end in ("point", "low", "high")}
@@ -237,7 +241,7 @@ def _remaining(results, out):
     return [part for part, there in zip(sections, (pictures, pages, cohorts, True), strict=True) if there]
 
 
-_STAGES = ("figures", "explore", "external/*", "pretrain/*", "probe/*")
+_STAGES = ("figures", "explore", "external/*", "pretrain/*", "probe/*", "models")
 _COUNTS = ("records", "packed", "rejected", "patients", "rows", "rows_with_missing_lead", "rows_with_gap")
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ecglib import metrics
-from ecglib.predictions import MODEL, PLACE, places, replicates
+from ecglib import metrics, notes
+from ecglib.predictions import MODEL, PLACE, compared, places, replicates
 from ecglib.signals import EcgError
 
 # the counts (metrics.confusion) that a proportion of records is made of
@@ -29,7 +29,9 @@ def external(
     unchanged everywhere. internal, external: score with _low and _high. drop: external minus internal, with its
     interval (the cohorts are resampled independently). The macro of both sides runs over the labels that have a value
     on both. Intervals of sensitivity, specificity, PPV and NPV of a label are widened to Wilson's, which unlike a
-    bootstrap has a width at 0 and 1. Raises EcgError when a model or a run was not predicted on all sides.
+    bootstrap has a width at 0 and 1. Another cohort that a model has seen, or may have, is not external to it: there is
+    no such row (`left_out`). note: what there is to say of the model and the cohort at home. Raises EcgError when a
+    model or a run was not predicted on all sides.
     """
     found = {place[:2]: place for place in places(predictions)}
     for needed in (internal, validation):
@@ -39,12 +41,22 @@ def external(
     rows = []
     for place in found.values():
         for model in place.p:
+            if place.cohort != home.cohort and place.notes[model]:
+                continue
             runs = _thresholds(chosen, home, place, model, rule, target)
             for metric in names:
                 sides = [_side(side, model, metric, runs, n, seed + k) for k, side in enumerate((home, place))]
-                rows += [[*place[:2], *model, metric, *row] for row in _compare(*sides)]
+                rows += [[*place[:2], *model, home.notes[model], metric, *row] for row in _compare(*sides)]
     counts = ["n_positives_internal", "n_records_internal", "n_positives_external", "n_records_external"]
-    return pd.DataFrame(rows, columns=[*PLACE, *MODEL, "metric", "label", "threshold", *ENDS, *counts])
+    return pd.DataFrame(rows, columns=[*PLACE, *MODEL, "note", "metric", "label", "threshold", *ENDS, *counts])
+
+
+def left_out(predictions, internal=("A", "test")):
+    """Which models `external` leaves out of which cohorts: encoder, mode, cohort, why."""
+    rows = compared(predictions)
+    rows = rows[(rows["cohort"] != internal[0]) & (rows["note"] != "")]
+    rows = rows[["encoder", "mode", "cohort", "note"]].drop_duplicates(ignore_index=True)
+    return rows.assign(why=rows["note"].map(notes.why)).drop(columns="note")
 
 
 def _thresholds(chosen, home, place, model, rule, target):

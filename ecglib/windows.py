@@ -55,9 +55,7 @@ def _examine(dataset_read, row: dict, plan: Plan) -> dict:
     try:
         recording = dataset_read(row)
         preprocess.ratio(recording.fs, plan.fs)
-        recording = _selected(recording, plan)
-        _check_gaps(recording)
-        _check_amplitude(recording)
+        recording = checked(recording, plan)
     except MemoryError:
         raise
     except Exception as error:  # a corpus holds one bad record or another, of a kind that nobody thought of
@@ -72,6 +70,14 @@ def _named(error: Exception, row: dict) -> EcgError:
     if isinstance(error, EcgError):
         return EcgError(error.reason, file=error.file or row["path"], field=error.field, fix=error.fix)
     return EcgError(f"{type(error).__name__}: {error}", file=row["path"])
+
+
+def checked(recording: Recording, plan: Plan) -> Recording:
+    """The wanted leads of the part that is packed; raises EcgError where the rules above refuse the recording."""
+    recording = _selected(recording, plan)
+    _check_gaps(recording)
+    _check_amplitude(recording)
+    return recording
 
 
 def _selected(recording: Recording, plan: Plan) -> Recording:
@@ -144,20 +150,20 @@ def write_rows(dataset_read, plan: Plan, rows: list[dict], first_rows: list[int]
     return out
 
 
-def prepare(recording: Recording, plan: Plan) -> list[tuple[np.ndarray, dict]]:
-    """Return the windows of a recording: int16 microvolt (lead, n_times), zero-padded at the end, and their facts."""
+def prepare(recording: Recording, plan: Plan, peaks: bool = True) -> list[tuple[np.ndarray, dict]]:
+    """Return the windows of a recording: int16 microvolt (lead, n_times), zero-padded at the end, and their facts.
+
+    peaks: look for R peaks too.
+    """
     recording = recording.select(plan.leads)
     if plan.windows == "first":
         recording = cut(recording, 0, plan.seconds + MARGIN_S)
-    filled = np.zeros_like(recording.signal)
-    for i in np.flatnonzero(recording.lead_mask & _moves(recording.signal)):
-        filled[i] = _without_gaps(recording.signal[i])
-    signal = preprocess.resample(filled, recording.fs, plan.fs)
+    signal = preprocess.resample(filled(recording), recording.fs, plan.fs)
     n_windows = 1 if plan.windows == "first" else max(1, signal.shape[1] // plan.n_times)
-    return [_window(recording, signal, k, plan) for k in range(n_windows)]
+    return [_window(recording, signal, k, plan, peaks) for k in range(n_windows)]
 
 
-def _window(recording: Recording, signal: np.ndarray, k: int, plan: Plan) -> tuple[np.ndarray, dict]:
+def _window(recording: Recording, signal: np.ndarray, k: int, plan: Plan, peaks: bool) -> tuple[np.ndarray, dict]:
     raw = cut(recording, k * plan.seconds, plan.seconds)
     x = signal[:, k * plan.n_times : (k + 1) * plan.n_times] * raw.lead_mask[:, None]
     n_valid = x.shape[1]
@@ -165,19 +171,27 @@ def _window(recording: Recording, signal: np.ndarray, k: int, plan: Plan) -> tup
     counts = np.zeros((len(plan.leads), plan.n_times), np.int16)
     counts[:, :n_valid] = np.clip(microvolt, -_LARGEST, _LARGEST)
     stored = counts[:, :n_valid].astype(np.float32) / COUNTS_PER_MV
-    peaks = beats.r_peaks(stored, plan.fs) if raw.lead_mask.any() else np.zeros(0, int)
+    found = beats.r_peaks(stored, plan.fs) if peaks and raw.lead_mask.any() else np.zeros(0, int)
     facts = {
         "start_s": k * plan.seconds,
         "n_valid": n_valid,
         "lead_mask": bits(raw.lead_mask),
         "gap_mask": bits(~np.isfinite(raw.signal).all(axis=1) & raw.lead_mask),
         "clipped_mask": bits((np.abs(microvolt) > _LARGEST).any(axis=1)),
-        "peaks": np.asarray(peaks, np.int32),
+        "peaks": np.asarray(found, np.int32),
     }
     return counts, facts
 
 
-def _without_gaps(lead: np.ndarray) -> np.ndarray:
+def filled(recording: Recording) -> np.ndarray:
+    """Its signal, float32 (lead, time) in mV: gaps interpolated, zeros for a lead that is missing or does not move."""
+    out = np.zeros_like(recording.signal)
+    for i in np.flatnonzero(recording.lead_mask & _moves(recording.signal)):
+        out[i] = without_gaps(recording.signal[i])
+    return out
+
+
+def without_gaps(lead: np.ndarray) -> np.ndarray:
     """Linear interpolation over non-finite samples; the nearest value at the ends."""
     finite = np.isfinite(lead)
     if finite.all():

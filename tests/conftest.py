@@ -16,11 +16,3 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ECGLIB_REAL_DATA names no folder of real recordings")
     return Path(folder)
-
-
-@pytest.fixture(scope="session")
-def pack(real_data):
-    """Function: name of a published model -> its `conformance.Pack`; a test whose pack is not there is skipped."""
-    from conformance import Pack
-
-    return lambda name: Pack(real_data.parent / "conformance" / name)

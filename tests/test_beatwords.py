@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conformance import records
 
 from ecglib import beatwords
 from ecglib.signals import EcgError
@@ -141,13 +140,3 @@ def test_bad_input_is_refused():
         with pytest.raises(EcgError) as error:
             beatwords.tokenize(*arguments, **options)
         assert error.value.field == field
-
-
-def test_makes_the_published_sentences(pack):
-    found = pack("heartlang")
-    x, peaks = torch.from_numpy(records(100, 1000).astype(np.float32)), found.manifest["input"]["r_peaks_A"]
-    peaks = torch.tensor([line + [-1] * (12 - len(line)) for line in peaks])
-    words = beatwords.tokenize(x, peaks, limit=256, order="lead", full=True)
-    found.assert_equal(words.tokens, "input_tokens_A.npy")
-    np.testing.assert_array_equal(words.lead, found.array("input_in_chans_A.npy"))
-    np.testing.assert_array_equal(words.time, found.array("input_in_times_A.npy"))

@@ -182,20 +182,3 @@ def test_a_first_stage_is_needed_and_must_fit(first, tmp_path, data):
     train.fit(build(first), data, tmp_path, steps=1, batch_size=8)
     with pytest.raises(EcgError, match="heartlang has no heartbeats"):
         build(str(tmp_path))
-
-
-def test_computes_the_published_function(first, pack):
-    found = pack("heartlang")
-    encoder = encoders.build("beat_transformer", "heartlang")
-    objective = build(first)
-    objective.encoder, objective.head = encoder, nn.Linear(768, 8192)
-    objective.mask_token = nn.Parameter(torch.zeros(768))
-    released = heartlang.from_published(found.state())
-    missing, unexpected = objective.load_state_dict(released, strict=False)
-    assert not unexpected and all(k.startswith("first.") for k in missing)
-    tokens, lead, time = (torch.from_numpy(found.array(f"input_{name}_A.npy"))
-                          for name in ("tokens", "in_chans", "in_times"))  # fmt: skip
-    words = Words(tokens, lead.long(), time.long(), (tokens != 0).any(-1))
-    hidden = (torch.arange(256) % 32 == 5).expand(2, -1)
-    with torch.inference_mode():
-        found.assert_equal(objective.eval().logits(words, hidden), "logits_A.npy")

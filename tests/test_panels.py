@@ -34,6 +34,27 @@ def test_a_panel_for_each_share_and_a_row_for_each_method_with_the_baselines_bel
     assert words == ["baseline", "pretrained on labels", "pretrained on signals and reports", panels.SIGNALS]
 
 
+def test_models_that_may_have_seen_the_corpus_are_marked_hollow_and_explained():
+    clean = table().assign(note="")
+    zoo = {"zoo:merl": "seen", "zoo:x": "unknown", "zoo:ecgfounder": ""}
+    more = [clean[clean["encoder"] == "clef"].assign(encoder=name, note=note) for name, note in zoo.items()]
+    tuned = more[2].assign(mode="finetune", point=0.75)
+    figure = panels.comparison(pd.concat([clean, *more, tuned, tuned.assign(mode="head", point=0.74)]))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert {"zoo:merl †", "zoo:x ‡", "zoo:ecgfounder", "zoo:ecgfounder, finetune", "zoo:ecgfounder, head"} < set(names)
+    for ax in figure.axes:
+        marks = {names[round(float(bars[0].get_ydata()[0]))]: bars[0] for bars in ax.containers}
+        assert {name for name, mark in marks.items() if mark.get_markerfacecolor() == "white"} == {
+            "zoo:merl †", "zoo:x ‡"}  # fmt: skip
+        assert marks["zoo:ecgfounder, head"].get_color() == panels.COLOURS["published checkpoint"]
+    words = figure.get_supxlabel()
+    assert "\n† pretrained on recordings of this corpus; ‡ not known" in words
+    assert "†" not in panels.comparison(clean).get_supxlabel()
+    assert figure.legends[0].get_texts()[-1].get_text() == "published checkpoint" == panels.kind("zoo:merl")
+    figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_two_cohorts_or_nothing_in_one_figure_are_refused():
     for wrong in (pd.concat([table(), table("B")]), table().iloc[:0]):
         with pytest.raises(EcgError, match="one cohort"):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecglib import metrics, plots
+from ecglib import look, metrics, plots
 from ecglib.signals import LEADS, EcgError
 
 
@@ -215,3 +215,67 @@ def test_an_encoder_with_two_modes_gets_two_curves():
     table = pd.concat([score_table(), score_table().query("encoder == 'supervised'").assign(mode="finetune")])
     names = [text.get_text() for text in plots.label_efficiency(table).get_legend().get_texts()]
     assert sorted(names) == ["features", "random", "supervised, finetune", "supervised, linear"]
+
+
+def seen(table, **other):
+    """The table with a published checkpoint that has seen the corpus, or may have (`other`: encoder and note)."""
+    more = table[table["encoder"] == "supervised"].assign(**({"encoder": "zoo:ecgfm", "note": "seen"} | other))
+    return pd.concat([table.assign(note=""), more])
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+MARKED = {
+    "efficiency": lambda: plots.label_efficiency(seen(score_table())),
+    "differences": lambda: plots.paired_differences(seen(difference_table())),
+    "calibration": lambda: plots.calibration(seen(curve_table())),
+    "forest": lambda: plots.forest(external_table().assign(encoder="zoo:ecgfm", note="seen")),
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_a_model_that_has_seen_the_corpus_is_marked_and_the_mark_explained(name, tmp_path):
+    ax = MARKED[name]()
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    names = (
+        rows if name == "differences" else legend(ax) if name != "forest" else [ax.get_legend().get_title().get_text()]
+    )
+    marked = [words for words in names if words.startswith("zoo:ecgfm †")]
+    assert len(marked) == (2 if name == "differences" else 1)
+    corpus = "the corpus at home" if name == "forest" else "this corpus"
+    assert ax.figure.get_supxlabel() == f"† pretrained on recordings of {corpus}"
+    assert FIGURES[name](None).figure.get_supxlabel() == ""
+    pale = [bars[0] for bars in ax.containers if bars[0].get_color() == look.PALED]
+    assert len(pale) == len(marked)
+    assert name == "differences" or pale[0].get_markerfacecolor() == "white"  # there filled says p < 0.05
+    ax.figure.canvas.draw()
+    frame, content = ax.figure.bbox, ax.figure.get_tightbbox(ax.figure.canvas.get_renderer())
+    assert content.x0 * ax.figure.dpi >= frame.x0 - 1 and content.x1 * ax.figure.dpi <= frame.x1 + 1
+    assert content.y0 * ax.figure.dpi >= frame.y0 - 1 and content.y1 * ax.figure.dpi <= frame.y1 + 1
+    files = [plots.save(MARKED[name](), tmp_path / str(k), name, dpi=60)[0].read_bytes() for k in (0, 1)]
+    assert files[0] == files[1]
+
+
+def test_panels_side_by_side_share_one_legend_of_the_marks():
+    figure, axes = plt.subplots(1, 2, layout="constrained")
+    height = figure.get_figheight()
+    plots.calibration(curve_table(), ax=axes[0])
+    assert (figure.get_supxlabel(), figure.get_figheight()) == ("", height)
+    for k, note in enumerate(("seen", "unknown")):
+        plots.calibration(seen(curve_table(), note=note), ax=axes[k])
+    assert [line[0] for line in figure.get_supxlabel().splitlines()] == ["†", "‡"]
+    plots.calibration(seen(curve_table()), ax=axes[1])
+    assert len(figure.get_supxlabel().splitlines()) == 2 and figure.get_figheight() > height
+
+
+def test_a_marked_reference_a_head_and_many_long_names_are_told_apart():
+    marked = seen(difference_table()).assign(reference="zoo:x", reference_note="unknown")
+    names = [text.get_text() for text in plots.paired_differences(marked).get_yticklabels()]
+    assert "zoo:ecgfm † \N{MINUS SIGN} zoo:x ‡ (linear), 10 %" in names
+    head = seen(curve_table(), encoder="zoo:ecgfounder", mode="head", note="")
+    assert legend(plots.calibration(head)) == ["supervised", "zoo:ecgfounder, head"]
+    many = [seen(score_table(), encoder=f"zoo:a-very-long-name-{k}", note="") for k in range(5)]
+    few, more = (plots.label_efficiency(pd.concat(t).drop_duplicates()) for t in (many[:1], many))
+    assert more.figure.get_figheight() > few.figure.get_figheight()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -57,6 +58,37 @@ def test_docs_hold_every_method(folder):
     readme.update(folder / "results", folder)
     assert {name for name in ("clef", "mae", "supervised") if f"**{name}**" in page.read_text()} == {
         "clef", "mae", "supervised"}  # fmt: skip
+
+
+def test_marks_stand_in_every_table_with_their_legend_and_what_was_seen_is_not_external(folder):
+    file = folder / "results/figures/scores.csv"
+    rows = pd.read_csv(file).assign(note="")
+    zoo = {"zoo:merl": {"A": "seen"}, "zoo:ecgfm": {"A": "unknown", "B": "seen"}, "zoo:ecgfounder": {}}
+    for name, notes in zoo.items():
+        more = rows[rows.encoder == "clef"].assign(encoder=name)
+        rows = pd.concat([rows, more.assign(note=[notes.get(cohort, "") for cohort in more.cohort])])
+    head = rows[rows.encoder == "zoo:ecgfounder"].assign(mode="head", fraction=0.0)
+    pd.concat([rows, head]).to_csv(file, index=False)
+    gaps = rows[rows.encoder != "random"].assign(reference="random", p_holm=0.01)
+    gaps.to_csv(file.with_name("differences.csv"), index=False)
+    ends = {f"{side}{end}": 0.5 for side in ("internal", "external", "drop") for end in ("", "_low", "_high")}
+    away = rows[(rows.cohort == "B") & (rows.fraction == 1) & (rows.note == "")].assign(n_records_external=7, **ends)
+    away["note"] = np.where(away.encoder == "zoo:merl", "seen", "")  # of the corpus at home
+    pd.concat([away, away.assign(label="NORM")]).to_csv(file.with_name("transfer.csv"), index=False)
+    file.with_name("leaders.json").write_text('{"twelve": ["zoo:ecgfounder"]}')
+    results, seen = folder / "results", "† pretrained on recordings of this corpus"
+    table = readme.efficiency(results, "twelve", whole=True)
+    assert "| **zoo:merl †**, linear probe |" in table and "| **zoo:ecgfm ‡**, linear probe |" in table
+    assert "| **zoo:ecgfounder**, head |" in table and table.split("\n\n")[-1].startswith(f"{seen}; ‡ not known")
+    table = readme.gains(results, "twelve", whole=True)
+    assert "| A | **zoo:merl †**," in table and "| B | **zoo:merl**," in table and "| B | **zoo:ecgfm †**," in table
+    assert table.split("\n\n")[-1].startswith(seen)
+    table = readme.transfer(results, "twelve", whole=True)
+    assert "**zoo:merl †**" in table and "† pretrained on recordings of the corpus at home" in table
+    assert "B is not external to **zoo:ecgfm**, linear probe: pretrained on its recordings" in table
+    for function in (readme.efficiency, readme.gains, readme.transfer):  # in the README only what leads, with labels
+        short = function(results, "twelve")
+        assert "**zoo:ecgfounder**, linear probe" in short and not {"†", "‡", "head"} & set(short.split())
 
 
 def test_a_block_without_results_stays_and_an_unknown_one_is_named(folder):

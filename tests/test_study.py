@@ -61,13 +61,23 @@ def test_the_page_refuses_dead_links(tmp_path):
         html.table([1, 2])
 
 
-def study(folder):
-    """Results as the stages leave them, small."""
+def test_the_legend_of_marks_stands_below_the_table_that_has_them():
+    for encoder, below in (
+        ("zoo:merl †", '<p class="marks">† pretrained on recordings of this corpus</p>'),
+        ("clef", ""),
+    ):
+        block = html.table(pd.DataFrame({"encoder": [encoder]}), "Scores")(None)
+        assert block.endswith(f"</table></div>{below}") and ("†" in block) == bool(below)
+
+
+def study(folder, notes=()):
+    """Results as the stages leave them, small; notes: {encoder: what is to be said of it everywhere}."""
     for task, method in itertools.product(("twelve", "single"), SKILL):
-        file = folder / f"probe/{task}-{method[0]}/predictions.parquet"
+        file = folder / f"probe/{task}-{method[0].replace(':', '-')}/predictions.parquet"
         file.parent.mkdir(parents=True)
         parts = pd.concat([place("A", "test", 30), place("A", "val", 20), place("B", "external", 25)])
-        parts[parts["encoder"] == method[0]].to_parquet(file)
+        parts = parts[parts["encoder"] == method[0]]
+        (parts.assign(note=dict(notes)[method[0]]) if method[0] in dict(notes) else parts).to_parquet(file)
         file.with_name("03_linear_probing.html").write_text("x")
     (folder / "figures").mkdir()
     predictions = {task: report.of_task(folder / "probe", task) for task in ("twelve", "single")}
@@ -90,6 +100,20 @@ def study(folder):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(words)
     return folder
+
+
+def test_who_has_seen_a_corpus_is_marked_on_the_page_and_recipe_weights_are_not_there(tmp_path, monkeypatch):
+    for encoder in ("zoo:merl", "zoo:recipe"):
+        monkeypatch.setitem(SKILL, (encoder, "linear"), 2.0)
+    results, notes = tmp_path / "results", {"zoo:merl": "seen", "zoo:recipe": "recipe"}
+    out = html.build(study(results, notes), results / "report")
+    words, scores = out.read_text(), json.loads(out.with_name("scores.json").read_text())
+    assert "zoo:recipe" not in words and "<td>zoo:merl †</td>" in words
+    assert words.count('class="marks"') == 4  # two tables of two tasks
+    assert "zoo:merl †, linear" in scores["twelve"]["A/test"] and "recipe" not in json.dumps(scores)
+    tables = [pd.read_csv(file, keep_default_na=False) for file in out.parent.glob("*.csv")]
+    assert len(tables) == 2 and not any("zoo:recipe" in set(table["encoder"]) for table in tables)
+    assert all(set(t.loc[t["encoder"] == "zoo:merl", "note"]) == {"seen"} for t in tables)
 
 
 def test_the_study_becomes_a_page_tables_and_scores(tmp_path):

@@ -23,6 +23,7 @@ N_RECORDS = 8528
 FS = 300
 LEADS = ("I",)
 VOCABULARY = "cinc2017"
+CORPUS = "cinc2017"  # as on the cards of ecglib.zoo
 CLASSES = {"A": "AFIB", "N": "normal", "O": "other", "~": "noisy"}
 LABEL_SETS = ("classes", "harmonised")
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}

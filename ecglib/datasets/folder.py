@@ -29,6 +29,7 @@ CITATION = "that of the recordings"
 N_RECORDS = None
 FS = None
 VOCABULARY = None
+CORPUS = ""
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 OPTIONS = {
     "csv": "records.csv",  # the table, inside the folder
@@ -40,6 +41,7 @@ OPTIONS = {
     "lead_names": None,  # name in the files -> standard name, "" to leave a channel out: {"MLII": "II", "resp": ""}
     "sex_codes": None,  # cell -> sex where it is not a word: {"0": "male", "1": "female"}
     "vocabulary": None,  # what the label names mean: a source of `labels.match`, such as "scp"; None: nothing known
+    "corpus": None,  # public corpus that these recordings are from, "own" if none: published models may have seen it
     "extra": None,  # another CSV with more columns (path from the folder), joined on the column `id`
 }
 _SEX = {"f": "female", "female": "female", "m": "male", "male": "male", "": ""}

@@ -19,6 +19,7 @@ CITATION = "Kalyakulina et al. (2020), LUDB: a new open-access validation tool f
 N_RECORDS = 200
 FS = 500
 VOCABULARY = "ludb"
+CORPUS = "ludb"  # as on the cards of ecglib.zoo
 LABEL_SETS = ("super", "harmonised")
 _STATEMENTS = (
     "Rhythms",

@@ -20,6 +20,7 @@ CITATION = "Wagner et al. (2020), PTB-XL, a large publicly available electrocard
 N_RECORDS = 21799
 FS = None  # 100 or 500 Hz, chosen by the option `rate`
 VOCABULARY = "scp"
+CORPUS = "ptb-xl"  # as on the cards of ecglib.zoo
 LABEL_SETS = ("super", "sub", "all", "diagnostic", "form", "rhythm", "harmonised")
 _TABLE = "ptbxl_database.csv"
 _FILES = {100: "filename_lr", 500: "filename_hr"}

@@ -20,6 +20,7 @@ CITATION = "Simulated after Sameni et al. (2007), EURASIP J Adv Signal Process 2
 N_RECORDS = None
 FS = None  # 250 Hz in A, 200 Hz in B, 300 Hz in C
 VOCABULARY = "scp"
+CORPUS = "simulated"  # as on the cards of ecglib.zoo
 HOSPITALS = ("A", "B", "C")
 LABEL_SETS = ("all", "super", "harmonised")
 _METADATA = ("visit", "height", "weight", "smoking", "systolic", "cholesterol", "hdl")

@@ -6,10 +6,13 @@ Inside, signals are (batch, channel, 1, time) with the channels last in memory: 
 """
 
 import math
+import re
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from ecglib.signals import EcgError
 
 FOUNDER = dict(
     stem=64, widths=(64, 160, 160, 400, 400, 1024, 1024), blocks=(2, 2, 2, 3, 3, 4, 4), group_width=16, ratio=1.0
@@ -122,11 +125,23 @@ class Encoder(nn.Module):
         return x.squeeze(2)
 
 
-def published_key(key: str) -> str:
-    """Name of one of our tensors in the released checkpoints (which also hold unused batch-norm tensors)."""
-    layer, leaf = key.rsplit(".", 1)
-    if layer == "stem":
-        return f"first_conv.conv.{leaf}"
-    _, stage, block, layer = layer.split(".")
-    inner = ".conv" if layer.startswith("conv") else ""
-    return f"stage_list.{stage}.block_list.{block}.{layer}{inner}.{leaf}"
+NAMES = (  # released name -> ours
+    (r"first_conv\.conv\.(weight|bias)", r"stem.\1"),
+    (r"stage_list\.(\d+)\.block_list\.(\d+)\.(conv[123])\.conv\.(weight|bias)", r"stages.\1.\2.\3.\4"),
+    (r"stage_list\.(\d+)\.block_list\.(\d+)\.(se_fc[12])\.(weight|bias)", r"stages.\1.\2.\3.\4"),
+)
+# Batch norm is allocated in the released networks and never executed; the dense layer is a head of its own.
+UNUSED = re.compile(r"(first_bn|stage_list\.\d+\.block_list\.\d+\.bn[123])\..+|dense\.(weight|bias)")
+
+
+def from_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a released ECGFounder or CLEF under our names, the unused left out; EcgError for an unknown key."""
+    ours = {}
+    for key, value in state.items():
+        if UNUSED.fullmatch(key):
+            continue
+        found = next((m.expand(name) for pattern, name in NAMES if (m := re.fullmatch(pattern, key))), None)
+        if found is None:
+            raise EcgError(f"unknown tensor {key}", field="state", fix="give the state dict of ECGFounder or CLEF")
+        ours[found] = value
+    return ours

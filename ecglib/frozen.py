@@ -1,0 +1,77 @@
+"""Frozen features: what an encoder, or a table of hand-made measurements, says of the rows of a cohort.
+
+Features of published models are kept in `fetch.cache_dir()`, by the content of weights, recordings and code: the second
+probe on them computes nothing.
+"""
+
+import hashlib
+import io
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecglib import beats, checkpoint, encoders, fetch
+from ecglib.batches import CohortData, to_device
+
+
+def features(encoder, cohort, rows, leads=None, profile="study", batch_size: int = 0) -> np.ndarray:
+    """Frozen features: float32 (row, dim) of `encoder` in evaluation mode, on the GPU where there is one.
+
+    batch_size: records at a time (0: what a published model asks for, else 256).
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kept = _place(encoder, cohort, rows, leads, profile, device)
+    if kept is not None and kept.is_file():
+        return np.load(kept)
+    data = CohortData(cohort, rows, leads, profile)
+    batch_size = batch_size or getattr(encoder, "batch_size", 256)
+    encoder, chunks = encoder.eval().to(device), np.array_split(np.arange(len(data)), math.ceil(len(data) / batch_size))
+    with torch.inference_mode():
+        batches = (to_device(data.batch(chunk), device) for chunk in chunks)
+        z = torch.cat([encoders.embed(encoder, b.x, b.lead_mask).float().cpu() for b in batches]).numpy()
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        file = io.BytesIO()
+        np.save(file, z)
+        checkpoint.write_atomic(kept, file.getvalue())
+    return z
+
+
+def _place(encoder, cohort, rows, leads, profile, device: str) -> Path | None:
+    """Where the features are kept; None for networks and cohorts that do not state their content."""
+    weights, signals = getattr(encoder, "content", ""), getattr(cohort, "content", "")
+    if not (weights and signals):
+        return None
+    what = [
+        weights,
+        signals,
+        repr(profile),
+        repr(leads),
+        device,
+        torch.__version__,
+        _code(),
+        np.asarray(rows).tobytes(),
+    ]
+    key = hashlib.sha256(repr(what).encode()).hexdigest()
+    return fetch.cache_dir() / "features" / f"{key}.npy"
+
+
+@cache
+def _code() -> str:
+    """Fingerprint of this library: other code, other features."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def handmade(cohort, rows, leads=None) -> np.ndarray:
+    """Hand-made features of `ecglib.beats`: float32 (row, feature). R peaks are looked for in the given leads only."""
+    names = cohort.leads if leads is None else tuple(leads)
+    out = []
+    for chunk in np.array_split(np.asarray(rows), math.ceil(len(rows) / 256)):
+        for row, x in zip(chunk, cohort.batch(chunk, names), strict=True):
+            peaks = cohort.peaks(row) if names == cohort.leads else beats.r_peaks(x, cohort.fs)
+            out.append(beats.features(x, cohort.fs, peaks)[0])
+    return np.stack(out).astype(np.float32)

@@ -1,0 +1,338 @@
+"""Published checkpoints: cards, counts, and loading each from a local server in its hub's layout, faults included."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hub import Hub
+
+from ecglib import cards, encoders, fetch, notes, preprocess, recipe, zoo
+from ecglib.layers import AttentionPool
+from ecglib.signals import LEADS, EcgError
+
+RUNNABLE = [card.name for card in zoo.cards() if not card.only_card]
+SMALL = ["clef_small", "merl"]
+
+
+def state(name: str) -> dict:
+    """The released tensors of a model, filled by the recipe."""
+    return {key: recipe.fill(key, *shape) for key, shape in cards.released(zoo.card(name).pack).items()}
+
+
+def optimiser(tensors: dict) -> dict:
+    moments = {i: {"step": torch.tensor(3.0), "exp_avg": value} for i, value in enumerate(tensors.values())}
+    return {"state": moments, "param_groups": [{"lr": 1e-3, "params": list(moments)}]}
+
+
+def as_released(name: str) -> dict:
+    """What the file of a release holds: prefix, nesting, and what lies beside the weights (conformance manifests)."""
+    tensors = state(name)
+    family = name.split("_")[0]
+    if family == "ecgfounder":
+        return {"state_dict": tensors, "optimizer": optimiser({"x": torch.ones(2)}), "epoch": 7}
+    if family == "clef":
+        tensors = {f"backbone.{key}": value for key, value in tensors.items()}
+        return {"state_dict": tensors, "optimizer_states": [optimiser({"x": torch.ones(2)})], "global_step": 5}
+    if family == "ecgfm":
+        return {"model": tensors, "cfg": argparse.Namespace(task="ecg"), "last_optimizer_state": {"a": torch.ones(1)}}
+    if name == "ecgjepa_kim":
+        return {"encoder": tensors, "epoch": 100}
+    if family == "ecgjepa":
+        whole = {f"target_{k}": v for k, v in tensors.items() if k.startswith("encoder.")}
+        student = {k: torch.zeros_like(v) for k, v in tensors.items() if k.startswith("encoder.")}
+        return {"model": whole | student | {"predictor.norm.weight": torch.ones(3)}, "config": {"depth": 8}}
+    if family == "heartlang":
+        return {
+            "model": tensors,
+            "optimizer": optimiser({"x": torch.ones(2)}),
+            "epoch": 199,
+            "args": argparse.Namespace(lr=1),
+        }
+    return tensors  # melp: a safetensors file; merl: flat
+
+
+def write(name: str, folder: Path) -> Path:
+    """The file of a release; melp's is safetensors in half precision, merl's encoder alone has no prefix."""
+    from safetensors.torch import save_file
+
+    path = folder / Path(zoo.card(name).files[0]).name.replace("<step>", "1000")
+    content = as_released(name)
+    if path.suffix == ".safetensors":
+        save_file({k: v.bfloat16().contiguous() if v.is_floating_point() else v for k, v in content.items()}, path)
+    else:
+        if name == "merl":  # the encoder's file alone
+            content = {k.removeprefix("ecg_encoder."): v for k, v in content.items() if k.startswith("ecg_encoder.")}
+        torch.save(content, path)
+    return path
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with Hub() as server:
+        for key, value in server.environment(tmp_path / "cache").items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setattr("ecglib.download.PAUSE_S", 0)
+        yield server
+
+
+def serve(hub, name: str, path: Path) -> str:
+    """Put a model's file where its hub has it; the address to ask for, "" where the hub is asked by name."""
+    card = zoo.card(name)
+    if card.hub == "huggingface":
+        hub.hugging_face(card.place, {card.files[0]: path})
+    elif card.hub == "zenodo":
+        hub.zenodo(card.place, {card.files[0]: path})
+    else:
+        return hub.plain(path.name, path)
+    return ""
+
+
+def same(model, name: str) -> None:
+    """The model carries the recipe's weights (in half precision for melp)."""
+    wanted = zoo.load(name, "recipe").state_dict()
+    rough = name == "melp"
+    for key, value in model.encoder.state_dict().items():
+        theirs = wanted[f"encoder.{key}"]
+        theirs = theirs.bfloat16().float() if rough and theirs.is_floating_point() else theirs
+        assert torch.equal(value, theirs), key
+
+
+@pytest.mark.parametrize("name", [n for n in RUNNABLE if n != "clef_large"])
+def test_each_is_loaded_from_its_hub_interrupted_and_resumed(name, hub, tmp_path):
+    """The connection breaks in the middle for good; the next call fetches only what is missing."""
+    path = write(name, tmp_path)
+    url = serve(hub, name, path)
+    served = path.name if url else zoo.card(name).files[0]
+    half = path.stat().st_size // 2
+    hub.fault(served, "cut", at=half)
+    with pytest.raises(EcgError):
+        zoo.load(name, url=url)
+    hub.heal(served)
+    model = zoo.load(name, url=url)
+    ranges = [entry["range"] for entry in hub.downloads(served)]
+    assert ranges[-1] and int(ranges[-1].removeprefix("bytes=").split("-")[0]) > 0
+    assert model.weights == "published" and model.content == fetch.checksum(path) and not model.training
+    same(model, name)
+    before = len(hub.downloads(served))
+    if not url:
+        assert torch.equal(zoo.load(name).state_dict()["encoder." + next(iter(model.encoder.state_dict()))],
+                           next(iter(model.encoder.state_dict().values())))  # fmt: skip
+        assert len(hub.downloads(served)) == before, "what is in the cache is not fetched again"
+
+
+def test_drive_by_its_own_address(hub, tmp_path, monkeypatch):
+    """Kim's file has an address of its own; a quota page in place of the file is refused."""
+    card = zoo.card("ecgjepa_kim")
+    assert card.hub == "https" and "1gMOT4xjQQg0GZkY1iE6NuDzua4ALw00l" in card.place
+    url = hub.plain("multiblock_epoch100.pth", b"x" * 1000)
+    hub.fault("multiblock_epoch100.pth", "html")
+    with pytest.raises(EcgError, match="web page"):
+        zoo.load("ecgjepa_kim", url=url)
+
+
+def test_what_is_by_hand_says_where_it_lies(hub):
+    with pytest.raises(EcgError, match=r"cannot be downloaded by name.*res18_best_encoder.pth.*file="):
+        zoo.load("merl")
+    with pytest.raises(EcgError, match="issue 1 asks"):
+        zoo.load("ecgjepa_weimann_s")
+
+
+@pytest.mark.parametrize("fault, words", [("corrupt", "md5|checksum"), ("truncate", "bytes|size"), ("html", "web page"),
+                                          ("missing", "404|no such file|no file")])  # fmt: skip
+def test_a_bad_download_is_refused_with_its_reason(fault, words, hub, tmp_path):
+    path = write("clef_small", tmp_path)
+    serve(hub, "clef_small", path)
+    hub.fault(path.name, fault)
+    with pytest.raises(EcgError, match=words):
+        zoo.load("clef_small")
+    hub.heal(path.name)
+    same(zoo.load("clef_small"), "clef_small")
+
+
+def test_no_network_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECGLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr("ecglib.download.PAUSE_S", 0)
+    for variable in ("ECGLIB_ZENODO", "HF_ENDPOINT"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for name in ("clef_small", "ecgfounder"):
+        with pytest.raises(EcgError, match="file="):
+            zoo.load(name)
+    assert not zoo.available("clef_small")
+
+
+def test_a_file_that_was_altered_since_is_noticed(hub, tmp_path):
+    path = write("clef_small", tmp_path)
+    serve(hub, "clef_small", path)
+    zoo.load("clef_small")
+    kept = next((tmp_path / "cache").rglob("clef_small.ckpt"))
+    assert zoo.available("clef_small")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    kept.write_bytes(data)
+    with pytest.raises(EcgError, match="altered"):
+        zoo.load("clef_small")
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path):
+    mark = tmp_path / "ran"
+    torch.save({"state_dict": state("clef_small"), "hook": Evil(mark)}, tmp_path / "clef_small.ckpt")
+    with pytest.raises(EcgError, match="touch|getattr|refused") as error:
+        zoo.load("clef_small", file=tmp_path / "clef_small.ckpt")
+    assert not mark.exists() and error.value.file.endswith("clef_small.ckpt")
+
+
+def test_a_truncated_a_corrupt_and_another_file(tmp_path):
+    path = write("clef_small", tmp_path)
+    whole = path.read_bytes()
+    for name, data, words in (("cut", whole[: len(whole) // 2], "cut short"), ("empty", b"", "empty"),
+                              ("noise", b"\x80" + bytes(500), "checkpoint|corrupt|not")):  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(EcgError, match=words):
+            zoo.load("clef_small", file=tmp_path / name)
+    with pytest.raises(EcgError, match="no such file"):
+        zoo.load("clef_small", file=tmp_path / "nowhere.ckpt")
+    with pytest.raises(EcgError, match="missing first_conv.conv.weight|the tensors are not those"):
+        zoo.load("merl", file=path)
+
+
+def test_every_missing_left_over_and_misshapen_tensor_is_named(tmp_path):
+    good = state("clef_small")
+    key = "stage_list.0.block_list.0.conv1.conv.weight"
+    for change, words in (
+        ({k: v for k, v in good.items() if k != key}, f"missing {key} \\[16, 32, 1\\]"),
+        (good | {"dense.weight": torch.zeros(3, 256)}, r"unexpected dense.weight \[3, 256\]"),
+        (good | {key: torch.zeros(16, 32, 2)}, rf"{key} is \[16, 32, 2\], not \[16, 32, 1\]"),
+        ({k: v for k, v in good.items() if "bn" not in k}, r"missing first_bn.weight .* and \d+ more"),
+    ):
+        torch.save({"state_dict": change}, tmp_path / "file.ckpt")
+        with pytest.raises(EcgError, match=words):
+            zoo.load("clef_small", file=tmp_path / "file.ckpt")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_saves_weights_alone_with_their_card_and_reads_them_again(name, tmp_path):
+    model = zoo.load(name, file=write(name, tmp_path))
+    path = zoo.save(model, tmp_path / "out")
+    again = zoo.load(name, file=path)
+    x = torch.randn(2, model.n_leads, 5000)
+    with torch.inference_mode():
+        assert torch.equal(again(x), model(x))
+    card = json.loads((tmp_path / "out/card.json").read_text())
+    assert card["licence"] == zoo.card(name).licence and card["input"] == zoo.card(name).input()
+    size = sum(p.numel() * p.element_size() for p in model.state_dict().values())
+    assert path.stat().st_size < size + 60_000, "no optimiser state"
+    with pytest.raises(EcgError, match=f"weights of {name}"):
+        zoo.load("clef_medium", file=path)
+
+
+def test_an_encoder_alone_has_no_head_and_says_so(tmp_path):
+    tensors = {k: v for k, v in state("ecgfounder_1lead").items() if not k.startswith("dense")}
+    torch.save({"state_dict": tensors}, tmp_path / "trunk.pth")
+    model = zoo.load("ecgfounder_1lead", file=tmp_path / "trunk.pth")
+    x = torch.randn(1, 1, 5000)
+    assert model(x).shape == (1, 1024) and model.absent == ["dense.bias", "dense.weight"]
+    with pytest.raises(EcgError, match="without the head"):
+        model.statements(x)
+    with pytest.raises(EcgError, match="no head of its own"):
+        zoo.load("clef_small", "recipe").statements(x)
+    torch.save({"state_dict": tensors | {"dense.bias": torch.zeros(150)}}, tmp_path / "half.pth")
+    with pytest.raises(EcgError, match=r"missing dense.weight \[150, 1024\]"):
+        zoo.load("ecgfounder_1lead", file=tmp_path / "half.pth")
+
+
+def test_names_licences_and_arguments_are_checked(monkeypatch):
+    with pytest.raises(EcgError, match="ecgfounder, ecgfounder_1lead"):
+        zoo.load("zoo:ecgfounder_2lead")
+    with pytest.raises(EcgError, match="published or recipe"):
+        zoo.load("merl", "random")
+    with pytest.raises(EcgError, match="CC BY-NC 4.0.*accept='CC BY-NC 4.0'"):
+        zoo.load("stmem")
+    with pytest.raises(EcgError, match="only a card"):
+        zoo.load("stmem", accept="CC BY-NC 4.0")
+    closed = zoo.card("clef_small").__class__(
+        **{**vars(zoo.card("clef_small")), "commercial": False, "licence": "X-NC"}
+    )
+    family, _ = zoo._found("clef_small")
+    monkeypatch.setattr(family, "CARDS", (closed,))
+    with pytest.raises(EcgError, match="X-NC"):
+        zoo.load("clef_small", "recipe")
+    assert zoo.load("clef_small", "recipe", accept="X-NC").weights == "recipe"
+
+
+@pytest.mark.parametrize("card", zoo.cards(), ids=lambda card: card.name)
+def test_cards_are_complete_and_true(card):
+    texts = (card.title, card.paper, card.repository, card.licence, card.pooling, card.said, card.place)
+    assert all(texts) and card.files and card.defects and card.corpora and card.short in cards.SHORT
+    assert set(card.leads) <= set(LEADS) and preprocess.profile(card.profile).seconds >= card.crop_s
+    facts = zoo.facts(f"zoo:{card.name}")
+    assert f"{card.parameters:,}" in facts["parameters"] and card.licence in facts["licence of the weights"]
+    released = cards.released(card.pack)
+    state = ("running_mean", "running_var", "initted", "quantize.cluster_size")  # no parameters, in no count
+    counted = [torch.Size(shape).numel() for key, (shape, kind) in released.items()
+               if kind == "float32" and not key.endswith(state)]  # fmt: skip
+    assert sum(counted) == card.stored
+
+
+# Golden counts of the specifications that the cards carry; those of parts and of pretraining heads stand in the tests
+# of encoders and objectives.
+GOLDEN = {
+    "ecgfounder": (30_752_646, 30_819_014), "ecgfounder_1lead": (30_741_382, 30_807_750),
+    "clef_small": (443_184, 447_792), "clef_medium": (30_587_632, 30_654_000), "clef_large": (296_301_312, 296_623_360),
+    "ecgfm": (90_386_321 - 17 * 769, 90_883_072), "ecgfm_finetuned": (90_386_321, 90_386_321),
+    "ecgjepa_kim": (85_067_520, 85_374_720), "ecgjepa_weimann_s": (14_277_888, 14_747_904),
+    "ecgjepa_weimann_b": (85_185_024, 87_009_792), "heartlang": (38_262_528 - 768, 44_562_176),
+    "heartlang_vqhbr": (14_628_608 - 768, 25_698_528), "merl": (3_848_832, 4_788_618),
+    "melp": (62_021_760 + 531_456, 65_593_857), "stmem": (85_150_614, 85_150_614),
+}  # fmt: skip
+
+
+def test_every_card_carries_the_golden_counts():
+    assert {card.name: (card.parameters, card.stored) for card in zoo.cards()} == GOLDEN
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_networks_have_the_counts_of_their_cards(name):
+    model = zoo.network(name)
+    used = encoders.n_parameters(model.encoder)
+    if zoo.card(name).statements:
+        used += encoders.n_parameters(model.head)
+    assert used == zoo.card(name).parameters
+
+
+def test_attentive_heads_and_predictors_of_ecg_jepa():
+    for dim, heads, count in ((384, 6, 470_016), (768, 12, 1_824_768)):
+        with torch.device("meta"):
+            head = AttentionPool(dim, heads, out_dim=71, qkv_bias=False, bias=False)
+        assert encoders.n_parameters(head) == count
+
+
+def test_only_the_family_of_a_model_is_read(monkeypatch):
+    seen = []
+    found = zoo._family
+    monkeypatch.setattr(zoo, "_family", lambda name: seen.append(name) or found(name))
+    assert zoo.card("ecgjepa_weimann_s").name == "ecgjepa_weimann_s"
+    assert set(seen) == {"ecgjepa_weimann"}
+
+
+def test_notes_of_results():
+    model = zoo.load("clef_small", "recipe")
+    assert zoo.note(model, "ptb-xl") == notes.RECIPE
+    model.weights = "published"
+    assert zoo.note(model, "mimic-iv-ecg") == notes.SEEN
+    assert zoo.note(model, "ptb-xl") == "" and zoo.note(model, "") == zoo.note(model, None) == notes.UNKNOWN
+
+
+def test_the_table_has_a_line_for_each_model():
+    table = zoo.table()
+    assert list(table["model"]) == zoo.names() == list(dict.fromkeys(zoo.names()))
+    assert set(table.columns) >= {"parameters", "input", "licence", "pretrained on", "weights"}
