@@ -158,6 +158,7 @@ class Model(nn.Module):
         super().__init__()
         self.card, self.dim, self.n_leads = card, card.dim, len(card.leads)
         self.weights, self.content, self.absent = "none", "", []
+        self.config = {"encoder": f"zoo:{card.name}", "n_leads": self.n_leads}
 
     def rename(self, state: dict) -> dict:
         """The tensors of any file of the release under the keys of its conformance pack."""

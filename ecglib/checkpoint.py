@@ -11,6 +11,13 @@ from safetensors.torch import save as save_bytes
 from ecglib.signals import EcgError
 
 
+def cache_dir() -> Path:
+    """Folder for what can be had again: ECGLIB_CACHE, else ecglib in XDG_CACHE_HOME, else ecglib in ~/.cache."""
+    if own := os.environ.get("ECGLIB_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecglib"
+
+
 def write_atomic(path: Path, payload: bytes) -> None:
     """Write `payload` beside `path`, flush it to disk, rename. What a killed writer leaves is overwritten next time."""
     part = path.with_name(f".{path.name}.part")

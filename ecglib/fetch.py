@@ -17,13 +17,6 @@ from ecglib.signals import EcgError
 HUB, ZENODO = "https://huggingface.co", "https://zenodo.org"  # unless HF_ENDPOINT, ECGLIB_ZENODO name another
 
 
-def cache_dir() -> Path:
-    """Folder for what is fetched: ECGLIB_CACHE, else ecglib in XDG_CACHE_HOME, else in ~/.cache."""
-    if own := os.environ.get("ECGLIB_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecglib"
-
-
 def https(url, folder, name=None, *, size=None, sha256=None, md5=None, progress=None) -> Path:
     """Fetch `url` into `folder` as `name` (else the last part of the address) and return its path.
 

@@ -1,7 +1,7 @@
 """Frozen features: what an encoder, or a table of hand-made measurements, says of the rows of a cohort.
 
-Features of published models are kept in `fetch.cache_dir()`, by the content of weights, recordings and code: the second
-probe on them computes nothing.
+Features of published models are kept in `checkpoint.cache_dir()`, by the content of weights, recordings and code: the
+second probe on them computes nothing.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecglib import beats, checkpoint, encoders, fetch
+from ecglib import beats, checkpoint, encoders
 from ecglib.batches import CohortData, to_device
 
 
@@ -56,7 +56,7 @@ def _place(encoder, cohort, rows, leads, profile, device: str) -> Path | None:
         np.asarray(rows).tobytes(),
     ]
     key = hashlib.sha256(repr(what).encode()).hexdigest()
-    return fetch.cache_dir() / "features" / f"{key}.npy"
+    return checkpoint.cache_dir() / "features" / f"{key}.npy"
 
 
 @cache

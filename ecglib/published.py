@@ -31,7 +31,7 @@ def load(name: str, weights: str = "auto", progress=print):
 
 
 def reading(model, cohort, root: str = "", progress=print):
-    """What `model` is fed with: the recordings under `root` at the model's rate, or where root is "" the packed signals.
+    """What `model` is fed with: the recordings under `root` at the model's rate, or (root "") the packed signals.
 
     progress: told which, and what a packed rate below the model's means.
     """

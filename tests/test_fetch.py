@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hub import COMMIT, PAGE, Hub
 
-from ecglib import download, fetch
+from ecglib import checkpoint, download, fetch
 from ecglib.signals import EcgError
 
 DATA = bytes(range(256)) * 2000  # 512 000 bytes
@@ -62,7 +62,7 @@ def test_the_cache_lies_where_the_user_says(monkeypatch, names, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in names.items():
         monkeypatch.setenv(name, value)
-    assert fetch.cache_dir() == Path(expected)
+    assert checkpoint.cache_dir() == Path(expected)
 
 
 @WAYS

@@ -28,6 +28,7 @@ SMOKE = {
     **{f"methods.{name}": {"steps": 6} for name in ("supervised", "clef", "melp", "heartbeats", "heartlang")},
     "probe": {"fractions": "0.5,1.0", "seeds": 1, "epochs": 1, "min_steps": 2, "min_positives": 4},
     "tasks.probe.single": {"label_names": "SR,AFIB,PAC"},
+    "published.models": {"models": "clef_small,merl"},
     "external": {"n_resamples": 20},
     "figures": {"n_resamples": 20, "min_positives": 2, "fraction": 0.5},
 }

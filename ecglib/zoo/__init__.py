@@ -97,10 +97,11 @@ def facts(name: str) -> dict[str, str]:
 def load(name: str, weights: str = "published", *, file=None, url: str = "", accept: str = "", progress=None) -> Model:
     """A published model in evaluation mode: x (batch, lead, time), leads and profile as on its card -> z (batch, dim).
 
-    weights: "published" downloads once from the model's hub into `fetch.cache_dir()` and verifies size and checksum
-    each time; "recipe" fills in values that mean nothing, for trying things without network. file: a checkpoint that
-    lies here (any form of the release, or what `save` wrote); url: another address of the release's file. accept: the
-    licence by its name, where it is not free for every use. progress: called with (bytes done, bytes in all).
+    weights: "published" downloads once from the model's hub into `checkpoint.cache_dir()`, and verifies size and
+    checksum each time; "recipe" fills in values that mean nothing, for trying things without network. file: a
+    checkpoint that lies here (any form of the release, or what `save` wrote); url: another address of the release's
+    file. accept: the licence by its name, where it is not free for every use. progress: called with (bytes done, bytes
+    in all).
     Raises EcgError for an unknown name, a licence that was not accepted, no network, a file that is another, altered,
     cut short or wants to run code, and for every tensor that is missing, left over or of another shape.
     """
@@ -152,7 +153,7 @@ def saved_info(path: Path) -> dict | None:
 
 def _fetched(one: Card, url: str, progress) -> Path:
     """The release's file in the cache: downloaded where it is not there yet, verified where it is."""
-    folder = fetch.cache_dir() / "zoo" / one.name
+    folder = checkpoint.cache_dir() / "zoo" / one.name
     path = folder / Path(one.files[0]).name
     if path.is_file() and not url:
         fetch.verify(path)
@@ -183,7 +184,7 @@ def save(model: Model, folder) -> Path:
 def available(name: str) -> bool:
     """Whether the published weights are here already, so that `load` needs no network."""
     one = card(name)
-    return (fetch.cache_dir() / "zoo" / one.name / os.path.basename(one.files[0])).is_file()
+    return (checkpoint.cache_dir() / "zoo" / one.name / os.path.basename(one.files[0])).is_file()
 
 
 def note(model: Model, corpus: str | None) -> str:

@@ -1,0 +1,70 @@
+"""Windows cut from the recordings again: equal to a cohort packed at that rate, rows and repairs kept."""
+
+import numpy as np
+import pytest
+from test_cohort import _corpus, _ecg, _pack
+
+from ecglib import raw, wfdb_io
+from ecglib.batches import CohortData
+from ecglib.preprocess import Profile
+from ecglib.signals import LEADS, EcgError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = _corpus(tmp_path_factory.mktemp("raw") / "corpus", fs=500)
+    short = _ecg(9, fs=500, seconds=6)
+    short[3] = 0
+    wfdb_io.write(root, "r2", short, 500, LEADS, 1000)
+    return root
+
+
+def test_equals_a_cohort_packed_at_that_rate(folder, tmp_path):
+    slow, fast = _pack(folder, tmp_path / "slow"), _pack(folder, tmp_path / "fast", fs=500)
+    again = raw.Recordings(slow, folder, 500)
+    rows = np.array([3, 0, 2])
+    assert again.fs == 500 and len(again) == len(slow) and again.name == slow.name
+    np.testing.assert_array_equal(again.batch(rows), fast.batch(rows))
+    np.testing.assert_array_equal(again.batch(rows, ("V2", "aVL")), fast.batch(rows, ("V2", "aVL")))
+    np.testing.assert_array_equal(again.valid(rows), fast.valid(rows))
+    assert again.valid(rows).tolist() == [5000, 5000, 3000]
+    np.testing.assert_array_equal(again.lead_mask(rows), fast.lead_mask(rows))
+    np.testing.assert_array_equal(again.rows("train"), slow.rows("train"))
+    assert abs(again.peaks(0) - fast.peaks(0)).max() <= 5  # samples of 2 ms: the packed peaks, to 10 ms
+
+
+def test_every_window_of_a_long_recording(folder, tmp_path):
+    slow = _pack(folder, tmp_path / "slow", seconds=4, windows="all")
+    fast = _pack(folder, tmp_path / "fast", seconds=4, windows="all", fs=250)
+    rows = np.arange(len(slow))
+    np.testing.assert_array_equal(raw.Recordings(slow, folder, 250).batch(rows), fast.batch(rows))
+
+
+def test_the_folder_of_another_corpus_is_refused(folder, tmp_path):
+    packed = _pack(folder, tmp_path / "toy")
+    other = _corpus(tmp_path / "other", n=4)
+    with pytest.raises(EcgError, match="2 of its records are not there, such as r4"):
+        raw.Recordings(packed, other, 500)
+
+
+def test_its_content_changes_with_rate_and_recordings(folder, tmp_path):
+    root = _corpus(tmp_path / "corpus", fs=500)
+    packed = _pack(root, tmp_path / "toy")
+    contents = [packed.content, raw.Recordings(packed, root, 500).content, raw.Recordings(packed, root, 250).content]
+    wfdb_io.write(root, "r0", _ecg(77, fs=500), 500, LEADS, 1000)
+    contents.append(raw.Recordings(packed, root, 500).content)
+    assert len(set(contents)) == 4
+    assert raw.Recordings(packed, root, 500).content == contents[-1]
+
+
+def test_zeros_behind_a_short_recording_do_not_count_for_its_scale(folder, tmp_path):
+    packed = _pack(folder, tmp_path / "toy", fs=500)
+    profile = Profile("toy", "1", 500, 10, normalise="record")
+    x = CohortData(packed, np.array([0, 2]), profile=profile).signals(np.arange(2)).numpy()
+    alone = packed.batch([2])[0, :, :3000]
+    expected = (alone - alone.mean()) / alone.std()
+    there = packed.lead_mask([2])[0]
+    np.testing.assert_allclose(x[1, there, :3000], expected[there], atol=1e-4)
+    assert (x[1, :, 3000:] == 0).all() and (x[1, ~there] == 0).all() and not there.all()
+    whole = packed.batch([0])[0]
+    np.testing.assert_allclose(x[0], (whole - whole.mean()) / whole.std(), atol=1e-4)
