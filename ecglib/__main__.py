@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from ecglib import commands as commands_on_models
 from ecglib import execute, pipeline
 from ecglib.signals import EcgError
 
@@ -57,13 +58,7 @@ def parser() -> argparse.ArgumentParser:
     listed.add_argument("names", nargs="*", help="some of them (default: all)")
     search = command("search", "three learning rates for each method, compared on validation patients")
     search.add_argument("names", nargs="*", help="some of the methods (default: all)")
-    zoo = command("zoo", "published checkpoints: list them, read a card, fetch one, prove ours computes the same")
-    zoo.add_argument("action", nargs="?", default="list", choices=("list", "card", "fetch", "verify"))
-    zoo.add_argument("names", nargs="*", help="models (verify: default all)")
-    zoo.add_argument("--packs", default="tests/packs", help="verify: folder of conformance packs")
-    zoo.add_argument("--out", default="results/zoo", help="fetch: folder for model.safetensors and card.json")
-    zoo.add_argument("--file", default=None, help="fetch: a checkpoint that is here already")
-    zoo.add_argument("--accept", default="", metavar="LICENCE", help="fetch: a licence that is not free for every use")
+    commands_on_models.add_to(command)
     for wing in ("datasets", "encoders"):
         command(wing, f"list the {wing}")
     return top
@@ -159,42 +154,6 @@ def search(args) -> None:
     print(search.run(args.names, yaml.safe_load(PARAMS.read_text())).to_string(index=False))
 
 
-def zoo(args) -> None:
-    from ecglib import zoo
-
-    if args.action == "list":
-        print(zoo.table().to_string(index=False))
-    elif args.action == "verify":
-        verified(args)
-    elif not args.names:
-        raise EcgError(
-            f"zoo {args.action} of which model?", field="names", fix=f"name some of {', '.join(zoo.names())}"
-        )
-    for name in args.names if args.action in ("card", "fetch") else ():
-        if args.action == "card":
-            print(*(f"{key}: {value}" for key, value in zoo.facts(name).items()), "", sep="\n")
-        else:
-            model = zoo.load(name, file=args.file, accept=args.accept, progress=counter(f"fetch {name}"))
-            print(zoo.save(model, Path(args.out) / model.card.name))
-
-
-def verified(args) -> None:
-    """Print the relative error of every output; EcgError where one is above its limit."""
-    from ecglib import conformance
-
-    table = conformance.verify(
-        Path(args.packs), args.names, progress=lambda line: print(line, file=sys.stderr, flush=True)
-    )
-    shown = table.assign(
-        error=[f"{e:.1e}" for e in table.error], passed=table.passed.map({True: "ok", False: "FAILED"})
-    )
-    print(shown.drop(columns="model").to_string(index=False))
-    if not table.passed.all():
-        failed = table[~table.passed]
-        reason = f"{len(failed)} of {len(table)} comparisons failed"
-        raise EcgError(reason, file=failed.pack.iloc[0], field=failed.what.iloc[0], fix="mend the encoder or the card")
-
-
 def real(args) -> None:
     from ecglib import readme, real, schedule
 
@@ -241,8 +200,10 @@ def main(words: list[str]) -> int:
     """Run one command, which is the function of that name; bad input prints one line and returns 2."""
     try:
         args = arguments(words)
-        function = names if args.command in ("datasets", "encoders") else globals()[args.command]
-        function(args)
+        if hasattr(commands_on_models, args.command):
+            getattr(commands_on_models, args.command)(args, counter)
+        else:
+            (names if args.command in ("datasets", "encoders") else globals()[args.command])(args)
     except EcgError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

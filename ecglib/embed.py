@@ -11,8 +11,8 @@ import json
 import os
 import shutil
 import time
-from collections import defaultdict, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-import ecglib
-from ecglib import checkpoint, wfdb_io, windows, zoo
+from ecglib import __version__, checkpoint, wfdb_io, windows, zoo
 from ecglib.signals import EcgError
 
 CHUNK = 32  # records, or two batches if those are more: what a stopped run computes again at most, for each core
@@ -55,7 +54,7 @@ def run(model, folders, out, *, batch: int = 16, head: bool = False, pattern="**
     if out.suffix != ".parquet":
         raise EcgError("the output is no .parquet file", file=out, field="out", fix="name it like features.parquet")
     if batch < 1:
-        raise EcgError(f"batch={batch}", field="batch", fix="take at least one crop at a time")
+        raise EcgError(f"batch={batch}", field="batch", fix="take one crop or more at a time")
     schema, found, part = _schema(model, head), find(folders, pattern), out.with_suffix(".part")
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     part.mkdir(parents=True, exist_ok=True)
@@ -128,7 +127,7 @@ def _schema(model, head: bool) -> pa.Schema:
     kinds = ROW | {f"z_{i:04d}": pa.float32() for i in range(model.dim)}
     kinds |= {f"p: {statement}": pa.float32() for statement in card.statements if head}
     facts = {"model": card.name, "weights": model.weights, "content": model.content, "licence": card.licence}
-    facts |= {"profile": repr(card.chain), "input": card.input(), "ecglib": ecglib.__version__}
+    facts |= {"profile": repr(card.chain), "input": card.input(), "ecglib": __version__}
     return pa.schema(list(kinds.items()), facts | ({"warning": zoo.RECIPE} if model.weights == "recipe" else {}))
 
 
@@ -140,7 +139,7 @@ def _computed(model, folders, found, part, schema, batch, progress) -> tuple[lis
     """The file of every chunk in order, computed where it is not there yet, and facts about the computation."""
     files, kept, done, shown, size = [], 0, 0, 0.0, max(CHUNK, 2 * batch)
     places = [str(Path(folder).resolve()) for folder in folders]
-    key = [repr(model.card), str(schema), batch, _device(model), torch.__version__]
+    key = [repr(model.card), repr(schema.metadata), schema.names, batch, _device(model), torch.__version__]
     seconds, start = np.zeros(len(STEPS)), time.perf_counter()
 
     def missing():
@@ -159,31 +158,31 @@ def _computed(model, folders, found, part, schema, batch, progress) -> tuple[lis
             shown, rate = elapsed, done / elapsed
             left = timedelta(seconds=round((len(found) - done - kept) / rate))
             progress(f"{done + kept:,} of {len(found):,} records, {rate:.3g} records/s, {left} left")
-    rate = done / (time.perf_counter() - start)
-    return files, {"kept": kept, "records_per_s": rate} | dict(zip(STEPS, seconds.tolist(), strict=True))
+    facts = {"kept": kept, "records_per_s": done / (time.perf_counter() - start)}
+    return files, facts | dict(zip(STEPS, seconds.tolist(), strict=True))
 
 
 def _digest(chunk, places, key) -> str:
     """Hash of everything that the features of a chunk come from; of the records, names, sizes and times of change."""
     paths = [os.path.join(places[n], name + suffix) for n, name in chunk for suffix in (".hea", ".dat", ".mat")]
-    facts = [(path, os.stat(path)) for path in paths if os.path.exists(path)]
-    state = [(path, fact.st_size, fact.st_mtime_ns) for path, fact in facts]
+    state = [(path, os.path.getsize(path), os.stat(path).st_mtime_ns) for path in paths if os.path.exists(path)]
     return hashlib.sha256(json.dumps([key, chunk, state]).encode()).hexdigest()[:32]
 
 
 def _ahead(work, chunks):
-    """work(*chunk) of each chunk in order, by a thread for each core, in whole single precision on a GPU too."""
+    """work(*chunk) of each chunk as it is done, by a thread for each core, in whole single precision on a GPU too."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    workers, waiting, threads = min(MAX_WORKERS, len(cores)), deque(), torch.get_num_threads()
+    workers, waiting, threads = min(MAX_WORKERS, len(cores)), set(), torch.get_num_threads()
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     torch.set_num_threads(1)  # of each thread that starts from now on
     try:
         with exact, ThreadPoolExecutor(workers) as pool:
             for chunk in chunks:
-                waiting.append(pool.submit(work, *chunk))
+                waiting.add(pool.submit(work, *chunk))
                 if len(waiting) > workers:  # memory stays as it is, however many there are
-                    yield waiting.popleft().result()
-            yield from (future.result() for future in waiting)
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            yield from (future.result() for future in as_completed(waiting))
     finally:
         torch.set_num_threads(threads)
 
@@ -213,8 +212,8 @@ class _Chunk:
                 reason = error.reason if isinstance(error, EcgError) else f"{type(error).__name__}: {error}"
                 self.refused.append((name, getattr(error, "field", None) or "", reason, number))
                 continue
-            missing = " ".join(np.array(recording.leads)[~recording.lead_mask])
-            self.rows.append([name, number, recording.signal.shape[1] / recording.fs, recording.fs, 0, missing])
+            missing, fs = " ".join(np.array(recording.leads)[~recording.lead_mask]), recording.fs
+            self.rows.append([name, number, recording.signal.shape[1] / fs, fs, 0, missing])
             self.sums.append(np.zeros(self.model.dim))
             while crops is not None:
                 self._queue(crops)

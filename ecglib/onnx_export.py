@@ -1,7 +1,7 @@
 """Encoders as ONNX files that say what they must be fed, and that are there only if they compute what PyTorch computes.
 
-One route: torch.export, then torch.onnx. Where ONNX has no words for a step of an encoder, a copy that shares its
-weights takes that step in other words (`REWORDED`); whether the numbers stay the same is measured each time.
+One route: torch.export, then torch.onnx, of a copy that shares the weights. Where ONNX has no words for a step of an
+encoder, the copy takes it in other words (`ecglib.reworded`).
 """
 
 import copy
@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import shutil
-import types
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,14 +20,13 @@ import onnx
 import onnxruntime
 import onnxscript
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim
 
 from ecglib import __version__, beatwords
-from ecglib.cards import Model
-from ecglib.encoders import autoencoder, beat_transformer, net1d, s4d, vit1d
+from ecglib.encoders import beat_transformer
 from ecglib.preprocess import Profile
+from ecglib.reworded import reword
 from ecglib.signals import EcgError
 
 OPSET = 20
@@ -59,6 +57,9 @@ def export(
     if profile and round(profile.fs * profile.seconds) != n_times:
         reason = f"{n_times} samples, but {profile.name} makes {round(profile.fs * profile.seconds)}"
         raise EcgError(reason, field="n_times", fix="give what the profile makes")
+    leads = (info or {}).get("leads")
+    if leads is not None and len(leads) != n_leads:
+        raise EcgError(f"{len(leads)} names for {n_leads} leads", field="info", fix="name each lead in its order")
     lengths = (n_times, n_times // 2, 2 * n_times + 1) if dynamic_time else (n_times,)
     cases = [{"x": _signals(batch, n_leads, n)} for n in lengths for batch in BATCHES]
     axes, spans = {0: Dim.DYNAMIC}, {"batch": [1, None]}
@@ -88,7 +89,9 @@ def export_words(
         "dynamic_time": False,
         "words": {"fs": encoder.fs, "n_leads": encoder.n_leads, **encoder.tokenizer},
     }
-    return _export(_FromWords(encoder), path, cases, {name: axes for name in cases[0]}, inputs, profile, info, tolerance)
+    return _export(
+        _FromWords(encoder), path, cases, {name: axes for name in cases[0]}, inputs, profile, info, tolerance
+    )
 
 
 def read_profile(path) -> tuple[Profile | None, dict]:
@@ -148,7 +151,7 @@ def _export(module, path, cases, axes, inputs, profile, info, tolerance) -> dict
             expected = [twin(**case).numpy() for case in cases]
     except Exception as error:
         shapes = [tuple(value.shape) for value in cases[0].values()]
-        raise EcgError(f"the module does not take {shapes}: {_reason(error)}", field="module") from error
+        raise EcgError(f"the module fails on {shapes}: {_reason(error)}", field="module") from error
     made_by = {"version": __version__, "torch": torch.__version__, "onnxscript": onnxscript.__version__}
     facts = {"encoder": getattr(module, "config", None), "dim": expected[0].shape[-1], **made_by}
     facts = {"profile": profile and asdict(profile), "info": info or {}, "input": inputs, "ecglib": facts}
@@ -156,7 +159,7 @@ def _export(module, path, cases, axes, inputs, profile, info, tolerance) -> dict
         facts = {key: json.dumps(value, allow_nan=False) for key, value in facts.items()}
     except (TypeError, ValueError) as error:
         raise EcgError(f"not JSON: {error}", field="info", fix="give text, numbers, lists and dicts") from error
-    model, weights = _converted(_reworded(twin, inputs["dynamic_time"]), cases[0], axes)
+    model, weights = _converted(twin, cases[0], axes, inputs["dynamic_time"])
     onnx.helper.set_model_props(model, facts)
     with _staged(model, path, weights > EMBEDDED) as file:
         session = _session(file)
@@ -195,22 +198,11 @@ def _twin(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo).eval()
 
 
-def _reworded(module: nn.Module, dynamic_time: bool) -> nn.Module:
-    """`module`, its steps changed in place."""
-    for part in list(module.modules()):
-        if isinstance(part, s4d.StateSpace):
-            for name, value in zip(("factor", "gain"), part.discrete(), strict=True):
-                part.register_buffer(name, torch.view_as_real(value.detach()))
-        words = {**REWORDED, **(ANY_LENGTH if dynamic_time else {})}
-        for step, function in next((words[kind] for kind in words if isinstance(part, kind)), {}).items():
-            setattr(part, step, types.MethodType(function, part))
-    return module
-
-
-def _converted(module: nn.Module, example: dict, axes: dict) -> tuple[onnx.ModelProto, int]:
-    """(model without names of this machine's files, bytes of its weights); EcgError where ONNX cannot express it."""
+def _converted(module: nn.Module, example: dict, axes: dict, any_length: bool) -> tuple[onnx.ModelProto, int]:
+    """(model, bytes of its weights); EcgError where ONNX cannot express it."""
     try:
         with torch.no_grad(), _quiet():
+            module = reword(module, example, any_length)
             traced = torch.export.export(module, (), example, dynamic_shapes=axes, strict=True)
             options = dict(input_names=list(example), output_names=["z"], opset_version=OPSET, verbose=False)
             program = torch.onnx.export(traced, (), kwargs=example, dynamo=True, **options)
@@ -219,10 +211,17 @@ def _converted(module: nn.Module, example: dict, axes: dict) -> tuple[onnx.Model
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
     model = program.model_proto
     del model.graph.value_info[:]  # shapes of what lies between, wrong after an inverse FFT
-    for part in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+    _bare(model.graph)
+    return model, weights
+
+
+def _bare(graph: onnx.GraphProto) -> None:
+    """Take out notes of the exporter: they name this machine's folders."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    return model, weights
+    for attribute in (attribute for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
+        _bare(attribute.g)
 
 
 @contextmanager

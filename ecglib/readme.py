@@ -218,7 +218,16 @@ def published(results: Path, root: Path) -> str:
     return _markdown(["published elsewhere, on the full corpus", "system", "AUROC", "source"], rows)
 
 
+def zoo_table(results: Path, root: Path) -> str:
+    """The published models there are, from their cards."""
+    from ecglib import zoo  # here, since it loads torch, which the other blocks do without
+
+    table = zoo.table()
+    return _markdown(list(table), table.astype(str).to_numpy().tolist())
+
+
 BLOCKS = {
+    "zoo": zoo_table,
     "simulated-twelve": lambda results, root: efficiency(results, "twelve"),
     "simulated-single": lambda results, root: efficiency(results, "single"),
     "simulated-gains": lambda results, root: gains(results, "twelve"),

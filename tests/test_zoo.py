@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -309,7 +310,40 @@ def test_networks_have_the_counts_of_their_cards(name):
     assert used == zoo.card(name).parameters
 
 
-def test_attentive_heads_and_predictors_of_ecg_jepa():
+def values(pack: str, pattern: str = ".*", kinds=("float32",)) -> int:
+    """Values of the released tensors whose keys match."""
+    found = cards.released(pack).items()
+    return sum(torch.Size(shape).numel() for key, (shape, kind) in found if re.fullmatch(pattern, key) and kind in kinds)
+
+
+PARTS = [  # further counts of the specifications: pack, keys, values
+    ("ecgfounder_12lead", r"dense\..*", 153_750),
+    ("ecgfounder_12lead", r".*bn.*\.(weight|bias)", 66_368),
+    ("ecgjepa_kim", "pos_embed", 307_200),
+    ("heartlang", "token_embed.*", 221_184),
+    ("heartlang", "(?!lm_head).*", 38_262_528),
+    ("heartlang_vqhbr", r"encoder\..*", 14_628_608),
+    ("heartlang_vqhbr", r"decoder\..*", 7_611_136),
+    ("heartlang_vqhbr", r"(encode|decode)_task_layer\..*", 1_353_440),
+    ("heartlang_vqhbr", r"quantize.embedding.weight", 1_048_576),
+    ("heartlang_vqhbr", r"(?!quantize).*|quantize.embedding.weight", 24_641_760),
+    ("heartlang_vqhbr", ".*", 25_706_721),
+    ("ecgfm_pretrained", r"feature_extractor\..*", 399_872),
+    ("ecgfm_pretrained", r"quantizer\..*", 246_400),
+    ("ecgfm_pretrained", r"encoder\..*", 85_056_000),
+    ("ecgfm_pretrained", r"conv_pos\..*", 4_719_488),
+    ("melp_ecg_encoder", r"ecg_encoder\.ecg_encoder\.(?!quantizer|project_q|final_proj).*", 62_022_528),
+    ("ecgjepa_weimann_vits", r"attn_pool\..*", 470_016),
+    ("ecgjepa_weimann_vitb", r"attn_pool\..*", 1_824_768),
+]
+
+
+@pytest.mark.parametrize("pack, pattern, count", PARTS)
+def test_parts_of_the_releases_have_their_golden_counts(pack, pattern, count):
+    assert values(pack, pattern) == count
+
+
+def test_attentive_heads_of_ecg_jepa():
     for dim, heads, count in ((384, 6, 470_016), (768, 12, 1_824_768)):
         with torch.device("meta"):
             head = AttentionPool(dim, heads, out_dim=71, qkv_bias=False, bias=False)

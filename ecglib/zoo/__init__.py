@@ -18,6 +18,7 @@ from ecglib.signals import EcgError
 
 PREFIX = "zoo:"  # of a published model among the names of methods
 WEIGHTS = ("published", "recipe")
+HUBS = {"huggingface": "Hugging Face", "zenodo": "Zenodo", "https": "Google Drive", "hand": "by hand"}
 RECIPE = "recipe weights: nothing was learned, these numbers mean nothing"
 
 
@@ -60,7 +61,7 @@ def network(name: str) -> Model:
 
 def table() -> pd.DataFrame:
     """One line per model: what it is, how large, what it reads, under which licence, and where it comes from."""
-    rows, hubs = [], {"huggingface": "Hugging Face", "zenodo": "Zenodo", "https": "Google Drive", "hand": "by hand"}
+    rows = []
     for one in cards():
         more = len(one.corpora) - 2
         rows.append({
@@ -68,7 +69,7 @@ def table() -> pd.DataFrame:
             "input": f"{one.chain.fs:g} Hz, {one.crop_s:g} s, {len(one.leads)} lead{'s' * (len(one.leads) > 1)}",
             "head": f"{len(one.statements)} statements" if one.statements else "-",
             "pretrained on": ", ".join(one.corpora[:2]) + (f" and {more} more" if more > 0 else ""),
-            "licence": one.licence.split(" (")[0], "weights": "only a card" if one.only_card else hubs[one.hub],
+            "licence": one.licence.split(" (")[0], "weights": "only a card" if one.only_card else HUBS[one.hub],
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -90,7 +91,7 @@ def facts(name: str) -> dict[str, str]:
         "pretrained on": ", ".join(one.corpora),
         "paper and code": one.said,
         "known defects": "; ".join(one.defects),
-        "weights": f"{one.place}: {' or '.join(one.files)}",
+        "weights": f"{HUBS[one.hub]}: {one.place}, {' or '.join(one.files)}",
     } | ({"only a card": one.only_card} if one.only_card else {})
 
 
