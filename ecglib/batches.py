@@ -85,10 +85,10 @@ class CohortData:
         return torch.from_numpy(np.ascontiguousarray(x, np.float32)) * self._mask[index].unsqueeze(-1)
 
     def _profiled(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The signals x of `rows` by the profile; where it scales by the signal itself, the zeros behind a shorter
-        recording do not count."""
+        """The signals x of `rows` by the profile; the zeros behind a shorter recording are not filtered, scaled or
+        counted. The study's own networks have learned from what its filter leaves there, and keep it."""
         fs = self.cohort.fs
-        if self.profile.normalise == "none":
+        if self.profile.name == "study":
             return self.profile.apply(x, fs)
         valid = self.cohort.valid(rows)
         parts = {int(n): self.profile.apply(x[valid == n, :, :n], fs) for n in np.unique(valid)}

@@ -4,6 +4,7 @@ A `Card` holds the facts: where the weights lie, what they were trained on, what
 our encoders with the heads of the release around it; it takes signals of any length as its paper does.
 """
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,7 @@ from torch import nn
 from ecglib import preprocess, recipe
 from ecglib.signals import LEADS, EcgError
 
+log = logging.getLogger(__name__)
 KEYS = Path(__file__).parent / "zoo/keys.csv"
 SCALES = {  # Profile.normalise in words
     "none": "millivolt as they are",
@@ -73,7 +75,7 @@ class Card:
     statements: tuple[str, ...] = ()
     entry: tuple[str, ...] = ("state_dict", "model")
     inert: tuple[str, ...] = ()
-    optional: str = ""  # pattern of released tensors that a file may lack as a whole: parts that features do not need
+    optional: tuple[str, ...] = ()  # patterns of parts that features do not need and a file may lack, each as a whole
     only_card: str = ""
 
     @property
@@ -91,12 +93,12 @@ class Card:
         float32 (crop, lead, samples), profiled. A remainder is dropped; a recording shorter than one crop becomes one,
         as long as it is or filled with zeros (`SHORT`)."""
         chain, step = self.chain, round(self.crop_s * fs)
-        number = max(1, x.shape[-1] // step)
         if self.whole:
             y = replace(chain, seconds=x.shape[-1] / fs).apply(x, fs)
-            y = y[:, : number * self.n_times]
-            parts = y.reshape(len(x), number, -1).swapaxes(0, 1) if y.shape[-1] >= self.n_times else y[None]
+            number = y.shape[-1] // self.n_times
+            parts = y[:, : number * self.n_times].reshape(len(x), number, -1).swapaxes(0, 1) if number else y[None]
         else:
+            number = max(1, x.shape[-1] // step)
             parts = np.stack([chain.apply(x[:, k * step : (k + 1) * step], fs) for k in range(number)])
         if x.shape[-1] < step and self.short == "masked":
             parts = parts[..., : round(x.shape[-1] * chain.fs / fs)]
@@ -162,7 +164,14 @@ class Model(nn.Module):
 
     def rename(self, state: dict) -> dict:
         """The tensors of any file of the release under the keys of its conformance pack."""
+        names = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
+        for old, new in names.items():  # torch's older spelling of a weight normalisation
+            state = {key.replace(old, new) if key.endswith(old) else key: value for key, value in state.items()}
         return {key.removeprefix("module."): value for key, value in state.items()}
+
+    def shapes(self, state: dict) -> dict[str, tuple[int, ...]]:
+        """Key -> shape of the tensors that the file must hold; families look into `state` where files differ."""
+        return {key: shape for key, (shape, _) in released(self.card.pack).items()}
 
     def convert(self, state: dict) -> dict:
         """Tensors under the pack's keys -> under ours; raises EcgError for a key that it does not know."""
@@ -195,7 +204,7 @@ class Model(nn.Module):
         if x.shape[1] != self.n_leads:
             reason = f"{x.shape[1]} leads for {self.card.name}"
             raise EcgError(reason, field="x", fix=f"give {', '.join(self.card.leads)}, in this order")
-        crops = [_crops(length, x.shape[-1], self.card) for length in _lengths(x)]
+        crops = [_crops(length, self.card) for length in _lengths(x)]
         out = None
         for number, length in dict.fromkeys(crops):
             rows = torch.tensor([i for i, crop in enumerate(crops) if crop == (number, length)], device=x.device)
@@ -209,8 +218,9 @@ class Model(nn.Module):
     def take(self, state: dict) -> "Model":
         """Put in the released tensors, none left over and none missing; EcgError that names every one that is."""
         state = self.rename(state)
-        wanted = {key: shape for key, (shape, _) in released(self.card.pack).items()}
-        self.absent = _absent(set(wanted) - set(state), self.card)
+        wanted = self.shapes(state)
+        self.absent = _absent(state, wanted, self.card)
+        state = {key: value for key, value in state.items() if key not in self.absent}
         faults = [f"missing {key} {list(wanted[key])}" for key in wanted if key not in {*state, *self.absent}]
         faults += [f"unexpected {key} {list(state[key].shape)}" for key in state if key not in wanted]
         faults += [f"{key} is {list(state[key].shape)}, not {list(wanted[key])}"
@@ -251,12 +261,20 @@ class Model(nn.Module):
         return self.take(state)
 
 
-def _absent(lacking: set[str], card: Card) -> list[str]:
-    """Keys that may be absent: those of the card's optional parts, where all of a part is."""
-    if not card.optional:
-        return []
-    part = {key for key in released(card.pack) if re.match(card.optional, key)}
-    return sorted(part) if part <= lacking else []
+def _absent(state: dict, wanted: dict, card: Card) -> list[str]:
+    """Keys of the optional parts that are not there, or that are there with other shapes, which is logged: a head that
+    was trained for something else is left out."""
+    absent = []
+    for pattern in card.optional:
+        part = [key for key in wanted if re.match(pattern, key)]
+        other = [key for key in part if key in state and tuple(state[key].shape) != wanted[key]]
+        if other and all(key in state for key in part):
+            shapes = f"{other[0]} is {list(state[other[0]].shape)}, not {list(wanted[other[0]])}"
+            log.warning("%s: a part that is not needed for features is left out, since %s", card.title, shapes)
+            absent += part
+        elif not any(key in state for key in part):
+            absent += part
+    return sorted(absent)
 
 
 def _lengths(x: torch.Tensor) -> list[int]:
@@ -266,9 +284,9 @@ def _lengths(x: torch.Tensor) -> list[int]:
     return torch.where(there.any(-1), last, x.shape[-1]).tolist()
 
 
-def _crops(length: int, n_times: int, card: Card) -> tuple[int, int]:
-    """(number, samples) of the crops of a record of `length` samples in a batch of n_times."""
+def _crops(length: int, card: Card) -> tuple[int, int]:
+    """(number, samples) of the crops of a record of `length` samples."""
     if length >= card.n_times or card.short == "zeros":
         return max(1, length // card.n_times), card.n_times
     second = round(card.chain.fs)  # less tells nothing, and no network takes it
-    return 1, min(n_times, max(length, second))
+    return 1, max(length, second)

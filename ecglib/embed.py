@@ -265,8 +265,8 @@ class _Chunk:
 def _crops(card, x: np.ndarray, fs: float, many: int):
     """`Card.crops` of x (lead, time), mV at fs Hz, `many` at a time: a long recording needs no second copy.
 
-    A lead that does not move in a crop is zeros there; a crop without any other lead is left out. Less than a second is
-    filled up with zeros, as `Model` does. EcgError where no crop is left.
+    A lead that does not move in a crop is zeros there; a crop without any other lead is left out. EcgError where none
+    is left.
     """
     step, nothing = round(card.crop_s * fs), True
     number = max(1, x.shape[1] // step)
@@ -274,11 +274,10 @@ def _crops(card, x: np.ndarray, fs: float, many: int):
     for first in range(0, number, stride):
         part = x if card.whole else x[:, first * step : (first + stride) * step]
         crops = card.crops(part, fs)
-        crops = np.pad(crops, [(0, 0), (0, 0), (0, max(0, round(card.chain.fs) - crops.shape[-1]))])
         cuts = [part[:, k * step : (k + 1) * step] for k in range(len(crops))]
         moves = np.array([cut.min(axis=1) < cut.max(axis=1) for cut in cuts])
         crops = (crops * moves[..., None])[moves.any(axis=1)]
-        if len(crops):
+        if crops.size:
             nothing = False
             yield crops
     if nothing:

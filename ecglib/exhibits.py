@@ -25,13 +25,13 @@ def stamp(figure, words: str = WARNING):
 
 
 def profiles(recording, inputs, lead="II", seconds=4.0):
-    """One lead of one recording as it is, and as each model is fed with it; returns the Figure.
+    """One lead of one recording before any signal chain, and as each model is fed with it; returns the Figure.
 
     recording: (samples (time,) in mV, fs in Hz); inputs: {model: (samples (time,), fs, lead shown, words on chain)}.
     Each panel has its own scale, since models read millivolt, standard deviations or shares of a range.
     """
     style()
-    panels = {"as recorded": (*recording, lead, "mV"), **inputs}
+    panels = {"before any chain": (*recording, lead, f"mV, {recording[1]:g} Hz"), **inputs}
     figure, axes = plt.subplots(len(panels), 1, figsize=(PAGE, (14 + 19 * len(panels)) * MM), sharex=True)
     for k, (ax, (name, (x, fs, shown, words))) in enumerate(zip(axes, panels.items(), strict=True)):
         n = int(seconds * fs)

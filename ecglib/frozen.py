@@ -15,6 +15,7 @@ import torch
 
 from ecglib import beats, checkpoint, encoders
 from ecglib.batches import CohortData, to_device
+from ecglib.signals import EcgError
 
 
 def features(encoder, cohort, rows, leads=None, profile="study", batch_size: int = 0) -> np.ndarray:
@@ -41,22 +42,22 @@ def features(encoder, cohort, rows, leads=None, profile="study", batch_size: int
 
 
 def _place(encoder, cohort, rows, leads, profile, device: str) -> Path | None:
-    """Where the features are kept; None for networks and cohorts that do not state their content."""
-    weights, signals = getattr(encoder, "content", ""), getattr(cohort, "content", "")
-    if not (weights and signals):
+    """Where the features are kept; None for what is no published model, and for cohorts that state no content."""
+    signals = getattr(cohort, "content", "")
+    if not (getattr(encoder, "content", "") and signals):
         return None
-    what = [
-        weights,
-        signals,
-        repr(profile),
-        repr(leads),
-        device,
-        torch.__version__,
-        _code(),
-        np.asarray(rows).tobytes(),
-    ]
-    key = hashlib.sha256(repr(what).encode()).hexdigest()
+    how = [signals, repr(profile), repr(leads), device, torch.__version__, _code(), np.asarray(rows).tobytes()]
+    key = hashlib.sha256(repr([_weights(encoder), *how]).encode()).hexdigest()
     return checkpoint.cache_dir() / "features" / f"{key}.npy"
+
+
+def _weights(encoder) -> str:
+    """Fingerprint of an encoder as it is now: one that was trained since it was loaded is another."""
+    total = hashlib.sha256(type(encoder).__qualname__.encode())
+    for name, value in encoder.state_dict().items():
+        total.update(f"{name} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().numpy())
+    return total.hexdigest()
 
 
 @cache
@@ -75,3 +76,21 @@ def handmade(cohort, rows, leads=None) -> np.ndarray:
             peaks = cohort.peaks(row) if names == cohort.leads else beats.r_peaks(x, cohort.fs)
             out.append(beats.features(x, cohort.fs, peaks)[0])
     return np.stack(out).astype(np.float32)
+
+
+def own_input(model, leads, cohorts) -> tuple:
+    """(leads, profile) of a published model; EcgError where the task has not all the leads that it reads, or windows
+    that are longer than its input."""
+    missing = [lead for lead in model.card.leads if lead not in leads]
+    if missing:
+        reason = f"{model.card.title} reads {', '.join(missing)}, the task has {', '.join(leads)}"
+        raise EcgError(reason, field="task_leads", fix="use a model of these leads, or a task with more")
+    for cohort in cohorts:
+        seconds = cohort.batch(np.arange(1)).shape[-1] / cohort.fs
+        if seconds > model.card.chain.seconds:
+            reason = (
+                f"{cohort.name} has windows of {seconds:g} s, {model.card.title} reads {model.card.chain.seconds:g} s"
+            )
+            fix = f"pack it with seconds={model.card.chain.seconds:g} and windows=all: a record's windows are averaged"
+            raise EcgError(reason, field="seconds", fix=fix)
+    return model.card.leads, model.card.chain

@@ -4,6 +4,10 @@ A note is about one model and one corpus. A mark follows the model's name wherev
 and the legend of a mark stands where the mark stands. Rows of recipe weights are in no table and in no figure.
 """
 
+CORPORA = (  # names of corpora on the cards of published models and in packed cohorts; "own": nobody can have seen them
+    "chapman", "cinc2017", "code-15", "cpsc-extra", "cpsc2018", "georgia", "heedb", "incart", "ludb", "mimic-iv-ecg",
+    "ningbo", "own", "ptb", "ptb-xl", "simulated",
+)  # fmt: skip
 SEEN, UNKNOWN, RECIPE = "seen", "unknown", "recipe"
 MARKS = {
     SEEN: ("†", "pretrained on recordings of {corpus}"),

@@ -5,13 +5,14 @@ encoder, the copy takes it in other words (`ecglib.reworded`).
 """
 
 import copy
+import io
 import json
 import logging
 import os
 import shutil
 import warnings
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,10 +24,11 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from ecglib import __version__, beatwords
+from ecglib import __version__, beatwords, zoo
+from ecglib.cards import Model
 from ecglib.encoders import beat_transformer
 from ecglib.preprocess import Profile
-from ecglib.reworded import reword
+from ecglib.reworded import FromWords, reword, sentences, signals
 from ecglib.signals import EcgError
 
 OPSET = 20
@@ -61,7 +63,7 @@ def export(
     if leads is not None and len(leads) != n_leads:
         raise EcgError(f"{len(leads)} names for {n_leads} leads", field="info", fix="name each lead in its order")
     lengths = (n_times, n_times // 2, 2 * n_times + 1) if dynamic_time else (n_times,)
-    cases = [{"x": _signals(batch, n_leads, n)} for n in lengths for batch in BATCHES]
+    cases = [signals(batch, n_leads, n) for n in lengths for batch in BATCHES]
     axes, spans = {0: Dim.DYNAMIC}, {"batch": [1, None]}
     if dynamic_time:
         axes[2], spans["time"] = Dim.DYNAMIC(min=n_times // 2), [n_times // 2, None]
@@ -69,18 +71,31 @@ def export(
     return _export(module, path, cases, {"x": axes}, inputs | {"dynamic_time": dynamic_time}, profile, info, tolerance)
 
 
+def export_model(model: Model, path, tolerance: float = 1e-4) -> dict:
+    """Write a published model as `export` does: features of one crop (`export_words` for one that reads heartbeats),
+    with its signal chain as the profile and its card as info."""
+    card = model.card
+    own = zoo.RECIPE if model.weights == "recipe" else model.weights
+    info = zoo.facts(card.name) | {"leads": list(card.leads), "weights in this file": own}
+    facts = {"profile": replace(card.chain, seconds=card.crop_s), "info": info, "tolerance": tolerance}
+    if isinstance(model.encoder, beat_transformer.Encoder):
+        return export_words(model, path, **facts)
+    return export(model, path, n_leads=len(card.leads), n_times=card.n_times, **facts)
+
+
 def export_words(
-    encoder: beat_transformer.Encoder, path, *, profile: Profile | None = None, info: dict | None = None,
+    encoder: beat_transformer.Encoder | Model, path, *, profile: Profile | None = None, info: dict | None = None,
     tolerance: float = 1e-4,
 ) -> dict:  # fmt: skip
-    """Write what a beat_transformer does after the R peaks, its sentence network, as `export` does.
+    """Write what a beat_transformer, or a published model around one, does after the R peaks, as `export` does.
 
     Inputs are the fields of `beatwords.Words`: tokens float32 (batch, word, 96), lead and time int64 (batch, word),
     real bool (batch, word); output z (batch, dim). Any number of words up to the encoder's limit, or just that many for
     one that looks at padding. "input" in the file says how `beatwords.tokenize` cuts the words.
     """
+    network, encoder = FromWords(encoder), getattr(encoder, "encoder", encoder)
     limit, full = encoder.tokenizer["limit"], encoder.tokenizer["full"]
-    cases = [_sentences(batch, n, encoder.n_leads) for n in ((limit,) if full else (limit, 1)) for batch in BATCHES]
+    cases = [sentences(batch, n, encoder.n_leads) for n in ((limit,) if full else (limit, 1)) for batch in BATCHES]
     axes = {0: Dim.DYNAMIC} if full else {0: Dim.DYNAMIC, 1: Dim.DYNAMIC(max=limit)}
     shape = ["batch", limit if full else "word"]
     inputs = {
@@ -89,9 +104,7 @@ def export_words(
         "dynamic_time": False,
         "words": {"fs": encoder.fs, "n_leads": encoder.n_leads, **encoder.tokenizer},
     }
-    return _export(
-        _FromWords(encoder), path, cases, {name: axes for name in cases[0]}, inputs, profile, info, tolerance
-    )
+    return _export(network, path, cases, {name: axes for name in cases[0]}, inputs, profile, info, tolerance)
 
 
 def read_profile(path) -> tuple[Profile | None, dict]:
@@ -132,23 +145,12 @@ def run(path, x) -> np.ndarray:
     return session.run(["z"], given)[0]
 
 
-class _FromWords(nn.Module):
-    """Tokens, lead, time, real -> z, the class token."""
-
-    def __init__(self, encoder: beat_transformer.Encoder):
-        super().__init__()
-        self.sentence, self.config = encoder.sentence, getattr(encoder, "config", None)
-
-    def forward(self, tokens, lead, time, real):
-        return self.sentence(beatwords.Words(tokens, lead, time, real))[:, 0]
-
-
 def _export(module, path, cases, axes, inputs, profile, info, tolerance) -> dict:
     """What both exports share. cases: inputs to compare on, the first is traced; axes: the dynamic ones per input."""
     path, twin = Path(path), _twin(module)
     try:
         with torch.no_grad():
-            expected = [twin(**case).numpy() for case in cases]
+            expected = [twin(*case.values()).numpy() for case in cases]
     except Exception as error:
         shapes = [tuple(value.shape) for value in cases[0].values()]
         raise EcgError(f"the module fails on {shapes}: {_reason(error)}", field="module") from error
@@ -172,23 +174,6 @@ def _export(module, path, cases, axes, inputs, profile, info, tolerance) -> dict
     return {"error": error, "bytes": size, "opset": OPSET, "dynamic_time": inputs["dynamic_time"]}
 
 
-def _signals(batch: int, n_leads: int, n_times: int) -> torch.Tensor:
-    """Noise of different strength; of several leads, one is flat in the first record."""
-    x = torch.randn(batch, n_leads, n_times, generator=torch.Generator().manual_seed(0))
-    x *= torch.arange(1, batch + 1)[:, None, None]
-    x[0, : n_leads // 2] = 0
-    return x
-
-
-def _sentences(batch: int, n: int, n_leads: int) -> dict[str, torch.Tensor]:
-    """Sentences of different length."""
-    one = torch.Generator().manual_seed(0)
-    real = torch.arange(n) < torch.linspace(n, n / 2, batch).ceil()[:, None]
-    lead, time = (torch.randint(1, top + 1, (batch, n), generator=one) * real for top in (n_leads, 10))
-    tokens = torch.randn(batch, n, beatwords.WIDTH, generator=one) * real[..., None]
-    return beatwords.Words(tokens, lead, time, real)._asdict()
-
-
 def _twin(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode that shares the weights, or has them as float32 on the CPU."""
     memo = {}
@@ -201,11 +186,11 @@ def _twin(module: nn.Module) -> nn.Module:
 def _converted(module: nn.Module, example: dict, axes: dict, any_length: bool) -> tuple[onnx.ModelProto, int]:
     """(model, bytes of its weights); EcgError where ONNX cannot express it."""
     try:
-        with torch.no_grad(), _quiet():
-            module = reword(module, example, any_length)
-            traced = torch.export.export(module, (), example, dynamic_shapes=axes, strict=True)
+        with torch.no_grad(), _quiet(), redirect_stderr(io.StringIO()):
+            module, values = reword(module, example, any_length), tuple(example.values())
+            traced = torch.export.export(module, values, dynamic_shapes=tuple(axes.values()), strict=True)
             options = dict(input_names=list(example), output_names=["z"], opset_version=OPSET, verbose=False)
-            program = torch.onnx.export(traced, (), kwargs=example, dynamo=True, **options)
+            program = torch.onnx.export(traced, values, dynamo=True, **options)
     except Exception as error:
         raise EcgError(f"ONNX cannot express this module: {_reason(error)}", field="module") from error
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())

@@ -19,7 +19,7 @@ import torch
 
 from ecglib import checkpoint, encoders, metrics, objectives, splits, train
 from ecglib.classifiers import boosting, linear
-from ecglib.frozen import features, handmade
+from ecglib.frozen import features, handmade, own_input
 from ecglib.labels import ABSENT, PRESENT, UNKNOWN
 from ecglib.signals import EcgError
 
@@ -222,15 +222,6 @@ def fits(folder, cohort, leads, profile) -> None:
             raise EcgError(reason, file=str(folder), field=field, fix=fix)
 
 
-def _input(model, leads) -> tuple:
-    """(leads, profile) of a published model; EcgError where the task has not all the leads that it reads."""
-    missing = [lead for lead in model.card.leads if lead not in leads]
-    if missing:
-        reason = f"{model.card.title} reads {', '.join(missing)}, the task has {', '.join(leads)}"
-        raise EcgError(reason, field="task_leads", fix="use a model of these leads, or a task with more")
-    return model.card.leads, model.card.chain
-
-
 def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir, model) -> _Task:
     """The task of `run`, after all that can be refused has been; opens the closed splits of all cohorts."""
     name, _, tail = method.partition("+")
@@ -239,7 +230,7 @@ def _plan(method, cohort, externals, leads, labels, profile, pretrain_dir, model
     if name not in BASELINES and pretrain_dir is None and model is None:
         raise EcgError(f"{method} needs an encoder", field="pretrain_dir", fix=f"or use {', '.join(BASELINES)}")
     if model is not None:
-        leads, profile = _input(model, leads)
+        leads, profile = own_input(model, leads, (cohort, *externals))
     elif name not in BASELINES:
         fits(pretrain_dir, cohort, leads, profile)
     train_rows, val_rows = cohort.rows("train"), cohort.rows("val")

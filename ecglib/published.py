@@ -15,17 +15,22 @@ from ecglib import probe, raw, zoo
 from ecglib.batches import CohortData
 from ecglib.signals import EcgError
 
+# Fields of errors that say: nothing could be fetched. None: a hub that answers otherwise than expected.
+UNREACHED = ("hub", "network", "HF_HUB_OFFLINE", "repo", "file", "url", "content", None)
 STATEMENTS = "ecgfounder"  # the vocabulary of heads whose statements are matched with labels
 
 
 def load(name: str, weights: str = "auto", progress=print):
     """A published model: its "published" weights, the "recipe"'s, or with "auto" the published ones where they can be
-    had; why they could not is told to `progress`, and the model's `weights` say what it got."""
+    had; why they could not is told to `progress`, and the model's `weights` say what it got. A file that is there but
+    is not what it should be stops as ever."""
     if weights != "auto":
         return zoo.load(name, weights)
     try:
         return zoo.load(name)
     except EcgError as error:
+        if error.field not in UNREACHED:
+            raise
         progress(f"{name}: {zoo.RECIPE.upper()}. No published weights: {error}")
         return zoo.load(name, "recipe")
 
@@ -37,8 +42,10 @@ def reading(model, cohort, root: str = "", progress=print):
     """
     fs = model.card.chain.fs
     if root:
-        progress(f"{cohort.name}: {model.card.title} reads the recordings themselves, at {fs:g} Hz")
-        return raw.Recordings(cohort, root, fs)
+        found = raw.Recordings(cohort, root, fs)
+        stored = f"recordings of {found.recorded_fs:g} Hz"
+        progress(f"{cohort.name}: {model.card.title} reads the {stored}, at {fs:g} Hz")
+        return found
     lost = f"; nothing above {cohort.fs / 2:g} Hz is in them" if fs > cohort.fs else ""
     progress(f"{cohort.name}: {model.card.title} reads the packed signals, taken from {cohort.fs:g} to {fs:g} Hz{lost}")
     return cohort

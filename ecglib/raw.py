@@ -24,20 +24,23 @@ class Recordings:
     def __init__(self, packed, root, fs: float):
         source = packed.info["dataset"]
         dataset = datasets.get(source["module"])
-        table = dataset.records(root, **source["options"]).set_index("record_id", drop=False)
+        table = dataset.records(root, **source["options"] | getattr(dataset, "FASTEST", {})).set_index("record_id")
         lost = [name for name in packed.records["record_id"].unique() if name not in table.index]
         if lost:
             fix = f"give the folder that {packed.name} was packed from"
             raise EcgError(f"{len(lost)} of its records are not there, such as {lost[0]}", file=root, fix=fix)
-        self._packed, self._read = packed, dataset.read
-        self._rows = table.loc[packed.records["record_id"]].to_dict("records")
+        info, ids = packed.info, packed.records["record_id"]
+        self._packed, self._read, self._kept = packed, dataset.read, (None, [])
+        self._rows = table.loc[ids].reset_index().to_dict("records")
         self._number = packed.records["window"].to_numpy()
-        info = packed.info
+        self._n_windows = packed.records.groupby("record_id")["window"].max()[ids].to_numpy() + 1
         self._plan = packing.plan(fs, info["seconds"], info["leads"], info["windows"])
-        self.fs, self._ratio = fs, fs / packed.fs
+        self.fs, self._ratio, self.recorded_fs = fs, fs / packed.fs, self._read(self._rows[0]).fs
         self._files = _fingerprint({Path(row["path"]) for row in self._rows})
 
     def __getattr__(self, name):
+        if name.startswith("_"):  # before __init__, as when copied, there is nothing to ask
+            raise AttributeError(name)
         return getattr(self._packed, name)
 
     def __len__(self) -> int:
@@ -54,9 +57,17 @@ class Recordings:
         places = np.array([self.leads.index(name) if name in self.leads else -1 for name in names], int)
         out = np.zeros((len(rows), len(names), self._plan.n_times), np.float32)
         for i, row in enumerate(np.asarray(rows)):
-            counts, _ = windows.prepare(self._read(self._rows[row]), self._plan, peaks=False)[self._number[row]]
+            counts, _ = self._windows(row)[self._number[row]]
             out[i, places >= 0] = counts[places[places >= 0]] * np.float32(1 / windows.COUNTS_PER_MV)
         return out
+
+    def _windows(self, row: int) -> list:
+        """The windows of the record of a row; those of the last record are kept for its next row."""
+        name = self._rows[row]["record_id"]
+        if self._kept[0] != name:
+            options = dict(peaks=False, n_windows=int(self._n_windows[row]))
+            self._kept = name, windows.prepare(self._read(self._rows[row]), self._plan, **options)
+        return self._kept[1]
 
     def valid(self, rows) -> np.ndarray:
         """Samples of each row before its padding: int (row,)."""

@@ -1,6 +1,7 @@
 """Steps of encoders that ONNX has no words for, in other words: complex numbers, lengths and contents that decide.
 
-Nothing here is used for training or features. That the numbers stay the same is measured by every export.
+Nothing here is used for training or features. That the numbers stay the same is measured by every export, on `signals`
+and `sentences`.
 """
 
 import types
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ecglib import beatwords
 from ecglib.cards import Model
 from ecglib.encoders import autoencoder, beat_transformer, net1d, s4d, vit1d
 from ecglib.signals import EcgError
@@ -19,10 +21,12 @@ def reword(module: nn.Module, example: dict, any_length: bool) -> nn.Module:
     words = REWORDED | (ANY_LENGTH if any_length else {})
     hooks = [part.register_forward_pre_hook(_computed) for part in module.modules() if isinstance(part, s4d.StateSpace)]
     if hooks:
-        module(**example)
+        module(*example.values())
     for hook in hooks:
         hook.remove()
     for part in list(module.modules()):
+        if any_length and isinstance(part, net1d.SameConv) and part.stride[0] == 2 and part.kernel_size[0] % 2:
+            raise EcgError("an odd kernel with stride 2", field="dynamic_time", fix="export for one length")
         for step, function in next((words[kind] for kind in words if isinstance(part, kind)), {}).items():
             setattr(part, step, types.MethodType(function, part))
     return module
@@ -40,8 +44,8 @@ def _features(self: Model, x: torch.Tensor) -> torch.Tensor:
 
 
 def _by_length(self: beat_transformer.Sentence, h: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """All sentences together: slower in PyTorch, the same for the class token."""
-    return self._layers(h, real[:, None, None])
+    """All sentences together."""
+    return self._layers(h, real[:, None, None]) * real[..., None]
 
 
 def _impulse(self: s4d.StateSpace, n: int) -> torch.Tensor:
@@ -61,12 +65,9 @@ def _state_space(self: s4d.StateSpace, u: torch.Tensor) -> torch.Tensor:
 
 def _same_conv(self: net1d.SameConv, x: torch.Tensor) -> torch.Tensor:
     """An even kernel with stride 2 may have the padding of an odd length for all: it never reads a zero too many."""
-    kernel, stride = self.kernel_size[0], self.stride[0]
-    if stride > 2 or (stride == 2 and kernel % 2):
-        raise EcgError(f"kernel {kernel} with stride {stride}", field="dynamic_time", fix="export for one length")
-    left = (kernel - 1) // 2
-    x = F.pad(x, (left, kernel - 1 - left))
-    return F.conv2d(x, self.weight.unsqueeze(2), self.bias, (1, stride), 0, 1, self.groups)
+    left = (self.kernel_size[0] - 1) // 2
+    x = F.pad(x, (left, self.kernel_size[0] - 1 - left))
+    return F.conv2d(x, self.weight.unsqueeze(2), self.bias, (1, self.stride[0]), 0, 1, self.groups)
 
 
 def _shortcut(self: net1d.Block, x: torch.Tensor) -> torch.Tensor:
@@ -103,6 +104,36 @@ def _latent(self: autoencoder.Encoder, x: torch.Tensor) -> torch.Tensor:
     """No division of negative numbers, which ONNX rounds towards zero."""
     length = self.stride * max((x.shape[-1] + self.stride - 1) // self.stride, self.kernel)
     return self.layers(F.pad(x, (0, length - x.shape[-1])).unsqueeze(2)).squeeze(2).transpose(1, 2)
+
+
+class FromWords(nn.Module):
+    """tokens, lead, time, real of `beatwords.Words` -> z of an encoder that reads them, or of a published model."""
+
+    def __init__(self, network: beat_transformer.Encoder | Model):
+        super().__init__()
+        self.network, self.published = network, isinstance(network, Model)
+        self.config = getattr(network, "config", None)
+
+    def forward(self, tokens, lead, time, real):
+        words = beatwords.Words(tokens, lead, time, real)
+        return self.network.features(words) if self.published else self.network.sentence(words)[:, 0]
+
+
+def signals(batch: int, n_leads: int, n_times: int) -> dict[str, torch.Tensor]:
+    """x: noise of different strength; half of the leads of the first record are flat."""
+    x = torch.randn(batch, n_leads, n_times, generator=torch.Generator().manual_seed(0))
+    x *= torch.arange(1, batch + 1)[:, None, None]
+    x[0, : n_leads // 2] = 0
+    return {"x": x}
+
+
+def sentences(batch: int, n: int, n_leads: int) -> dict[str, torch.Tensor]:
+    """The fields of `beatwords.Words` for sentences of different length."""
+    one = torch.Generator().manual_seed(0)
+    real = torch.arange(n) < torch.linspace(n, n / 2, batch).ceil()[:, None]
+    lead, time = (torch.randint(1, top + 1, (batch, n), generator=one) * real for top in (n_leads, 10))
+    tokens = torch.randn(batch, n, beatwords.WIDTH, generator=one) * real[..., None]
+    return beatwords.Words(tokens, lead, time, real)._asdict()
 
 
 REWORDED = {  # class -> its methods

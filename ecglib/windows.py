@@ -150,16 +150,16 @@ def write_rows(dataset_read, plan: Plan, rows: list[dict], first_rows: list[int]
     return out
 
 
-def prepare(recording: Recording, plan: Plan, peaks: bool = True) -> list[tuple[np.ndarray, dict]]:
+def prepare(recording: Recording, plan: Plan, peaks: bool = True, n_windows: int = 0) -> list[tuple[np.ndarray, dict]]:
     """Return the windows of a recording: int16 microvolt (lead, n_times), zero-padded at the end, and their facts.
 
-    peaks: look for R peaks too.
+    peaks: look for R peaks too. n_windows: so many (0: as many as are full, one at least).
     """
     recording = recording.select(plan.leads)
     if plan.windows == "first":
         recording = cut(recording, 0, plan.seconds + MARGIN_S)
     signal = preprocess.resample(filled(recording), recording.fs, plan.fs)
-    n_windows = 1 if plan.windows == "first" else max(1, signal.shape[1] // plan.n_times)
+    n_windows = n_windows or (1 if plan.windows == "first" else max(1, signal.shape[1] // plan.n_times))
     return [_window(recording, signal, k, plan, peaks) for k in range(n_windows)]
 
 

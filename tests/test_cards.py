@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecglib import cards, zoo
+from ecglib import cards, datasets, notes, zoo
 from ecglib.signals import EcgError
 
 
@@ -121,3 +121,9 @@ def test_keys_are_spelled_out():
     assert cards._expanded("plain.weight") == ["plain.weight"]
     found = cards.released("ecgjepa_kim")
     assert len(found) == 137 and found["encoder_blocks.blocks.11.mlp.fc1.weight"] == ((3072, 768), "float32")
+
+
+def test_corpora_have_one_name_each():
+    named = {corpus for one in zoo.cards() for corpus in one.corpora}
+    named |= {datasets.get(name).CORPUS for name in datasets.names()} - {""}
+    assert named | {"own"} == set(notes.CORPORA)

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ecglib import cards, conformance, recipe, zoo
-from ecglib.encoders import net1d, wav2vec
+from ecglib import cards, conformance, layers, recipe, zoo
+from ecglib.encoders import beat_transformer, net1d, resnet1d, vit1d, wav2vec
 from ecglib.signals import EcgError
 
 HERE = Path(__file__).parent / "packs"  # keys and shapes lie in ecglib/zoo; outputs above 32 kB are left out
@@ -145,10 +145,75 @@ def test_what_is_no_pack_is_refused(tmp_path, pack):
     folder = pack("clef_small")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"pack": "other"}))
-    with pytest.raises(EcgError, match="no model belongs"):
-        conformance.verify(folder)
+    table = conformance.verify(folder)
+    assert not table.passed.any() and "no model belongs" in table.note[0]
     with pytest.raises(EcgError, match="no pack of merl"):
         conformance.verify(HERE / "clef_small", ["merl"])
+
+
+def test_outputs_that_are_announced_additional_or_none_at_all_fail(pack):
+    folder = pack("clef_small")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    outputs = {"output_A.npy": {}, "tokens_A.npy": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"outputs": outputs}))
+    assert failed(folder) == {"tokens"}
+    np.save(folder / "tokens_A.npy", np.zeros((2, 3), np.float32))
+    assert failed(folder) == {"tokens"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for file in folder.glob("*_A.npy"):
+        file.unlink()
+    assert failed(folder) == {"output"}
+    manifest.pop("recipe_check")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "recipe of weights" not in set(conformance.verify(folder).what), "what was not checked is not claimed"
+
+
+def test_leads_are_those_of_the_pack(pack):
+    single, twelve = pack("clef_small"), pack("merl_resnet18")
+    for folder, leads in ((single, ["II"]), (twelve, list(zoo.card("ecgfounder").leads))):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["input"]["leads"] = leads
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert {"output", "recipe of inputs"} <= failed(single), "another lead, so another output"
+    assert "leads" in failed(twelve)
+
+
+def test_what_is_made_of_codes_may_differ_where_a_code_does():
+    found = [("codes", 0.002, 0.01, ""), ("project_q_mean", 0.02, 1e-4, ""), ("output", 1e-3, 1e-4, "")]
+    assert [limit for _, _, limit, _ in conformance._relaxed(found)] == [0.01, 0.05, 1e-4]
+    same = [("codes", 0.0, 0.01, ""), *found[1:]]
+    assert conformance._relaxed(same) == same
+    many = [("codes", 0.5, 0.01, ""), *found[1:]]
+    assert conformance._relaxed(many) == many
+
+
+def unmasked(self, index, n):
+    return None
+
+
+def blocks(positions, dim, interleaved=False):
+    return layers.sincos(positions, dim)
+
+
+def cut_off(self, words, hidden=None, mask_token=None, bare=False):
+    """Zeros beyond the first and the last word in place of each other."""
+    self.embed.padding_mode = "zeros"
+    return original(self, words, hidden, mask_token, bare)
+
+
+original = beat_transformer.Sentence.forward
+MUTATIONS = [
+    ("ecgjepa_kim", vit1d.Encoder, "mask", unmasked, "output"),
+    ("ecgjepa_weimann_vits", vit1d, "sincos", blocks, "output"),
+    ("heartlang", beat_transformer.Sentence, "forward", cut_off, "output"),
+    ("merl_resnet18", resnet1d.F, "relu", F.leaky_relu, "proj"),
+]
+
+
+@pytest.mark.parametrize("name, place, what, wrong, output", MUTATIONS, ids=[m[0] for m in MUTATIONS])
+def test_a_wrong_step_of_each_kind_of_network_fails(name, place, what, wrong, output, monkeypatch):
+    monkeypatch.setattr(place, what, wrong)
+    assert output in failed(HERE / name)
 
 
 def test_indices_may_differ_in_one_place_of_a_hundred():

@@ -43,7 +43,6 @@ def test_what_changes_is_computed_anew(cohort, monkeypatch):
     rows = np.arange(3)
     frozen.features(Counted(), cohort, rows)
     for model, which, leads, profile in (
-        (Counted("others"), rows, None, "study"),
         (Counted(), rows[::-1].copy(), None, "study"),
         (Counted(), rows, cohort.leads[::-1], "study"),
         (Counted(), rows, None, "ecgfounder-zeroshot"),
@@ -57,6 +56,15 @@ def test_what_changes_is_computed_anew(cohort, monkeypatch):
     monkeypatch.setattr(frozen, "_code", lambda: "another library")
     frozen.features(model, cohort, rows)
     assert model.asked == 6
+
+
+def test_an_encoder_that_was_trained_since_is_another(cohort):
+    model = Counted()
+    before = frozen.features(model, cohort, np.arange(2))
+    with torch.no_grad():
+        for value in model.parameters():
+            value.mul_(1.5)
+    assert not np.allclose(frozen.features(model, cohort, np.arange(2)), before) and model.asked == 4
 
 
 def test_what_states_no_content_is_not_kept(cohort, tmp_path):

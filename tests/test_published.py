@@ -5,7 +5,7 @@ import pytest
 import torch
 from memory_cohort import NAMES, MemoryCohort
 
-from ecglib import labels, notes, predictions, probe, published, zoo
+from ecglib import fetch, labels, notes, predictions, probe, published, zoo
 from ecglib.signals import EcgError
 
 
@@ -97,6 +97,23 @@ def test_published_weights_or_the_recipes_with_the_reason(tmp_path, monkeypatch)
     with pytest.raises(EcgError):
         published.load("clef_small", "published")
     assert published.load("clef_small", "recipe", said.append).weights == "recipe" and len(said) == 1
+
+
+def test_a_file_that_is_not_what_it_should_be_is_no_reason_for_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("ECGLIB_CACHE", str(tmp_path))
+    kept = tmp_path / "zoo/clef_small/clef_small.ckpt"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"something")
+    fetch.remember(kept, {"url": "x"})
+    kept.write_bytes(b"something else")
+    with pytest.raises(EcgError, match="altered"):
+        published.load("clef_small", "auto")
+
+
+def test_windows_longer_than_the_input_are_refused(model):
+    long = Stated(12, seconds=30)
+    with pytest.raises(EcgError, match="windows of 30 s, CLEF small reads 10 s.*windows=all"):
+        probe.run("zoo:clef_small", long, task_leads=long.leads, labels=NAMES, model=model)
 
 
 def test_says_what_it_reads(cohort, model):

@@ -1,10 +1,12 @@
 """Windows cut from the recordings again: equal to a cohort packed at that rate, rows and repairs kept."""
 
+import copy
+
 import numpy as np
 import pytest
 from test_cohort import _corpus, _ecg, _pack
 
-from ecglib import raw, wfdb_io
+from ecglib import cohort, datasets, preprocess, raw, wfdb_io
 from ecglib.batches import CohortData
 from ecglib.preprocess import Profile
 from ecglib.signals import LEADS, EcgError
@@ -40,6 +42,29 @@ def test_every_window_of_a_long_recording(folder, tmp_path):
     np.testing.assert_array_equal(raw.Recordings(slow, folder, 250).batch(rows), fast.batch(rows))
 
 
+def test_a_sample_too_few_at_the_higher_rate_is_padding(tmp_path):
+    """9,998 samples at 500 Hz are two windows of 10 s at 100 Hz, to the nearest sample."""
+    root = _corpus(tmp_path / "corpus", fs=500)
+    wfdb_io.write(root, "r0", _ecg(0, fs=500, seconds=19.996), 500, LEADS, 1000)
+    packed = _pack(root, tmp_path / "toy", windows="all")
+    again = raw.Recordings(packed, root, 500)
+    rows = np.flatnonzero(packed.records["record_id"] == packed.records["record_id"][0])
+    assert len(rows) == 2 and again.batch(rows).shape == (2, 12, 5000)
+    assert (again.batch(rows)[1, :, -2:] == 0).all() and again.batch(rows)[1, :, :-2].any()
+    assert copy.copy(again).fs == 500
+
+
+def test_the_fastest_recordings_of_a_corpus_are_read(real_data, tmp_path):
+    """PTB-XL is packed from its 100 Hz copies unless told otherwise; a model at 500 Hz gets the others."""
+    fast = sorted(p.stem.removesuffix("_hr") for p in (real_data / "ptb-xl").rglob("*_hr.hea"))[:3]
+    packed = cohort.pack("ptb", datasets.get("ptbxl"), real_data / "ptb-xl", tmp_path / "ptb", workers=1)
+    again = raw.Recordings(packed, real_data / "ptb-xl", 500)
+    rows = [i for i, file in enumerate(packed.records["file"]) if file.split("/")[-1].split("_")[0] in fast]
+    assert again.recorded_fs == 500 and len(rows) == 3
+    spectrum = np.abs(np.fft.rfft(again.batch(rows[:1])[0, 0])) ** 2
+    assert spectrum[600:1000].sum() > 1e-6 * spectrum.sum(), "there is something above 60 Hz"
+
+
 def test_the_folder_of_another_corpus_is_refused(folder, tmp_path):
     packed = _pack(folder, tmp_path / "toy")
     other = _corpus(tmp_path / "other", n=4)
@@ -59,6 +84,14 @@ def test_its_content_changes_with_rate_and_recordings(folder, tmp_path):
 
 def test_zeros_behind_a_short_recording_do_not_count_for_its_scale(folder, tmp_path):
     packed = _pack(folder, tmp_path / "toy", fs=500)
+    for name in ("ecgjepa-kim", "heartlang"):  # neither scaled by the signal: the filter must stop there too
+        chain = preprocess.profile(name)
+        found = CohortData(packed, np.array([2]), profile=chain).signals(np.arange(1)).numpy()[0]
+        end = round(6 * chain.fs)
+        expected = chain.apply(packed.batch([2])[..., :3000], 500)[0]
+        there = packed.lead_mask([2])[0]
+        np.testing.assert_array_equal(found[there], expected[there])
+        assert (found[:, end:] == 0).all()
     profile = Profile("toy", "1", 500, 10, normalise="record")
     x = CohortData(packed, np.array([0, 2]), profile=profile).signals(np.arange(2)).numpy()
     alone = packed.batch([2])[0, :, :3000]

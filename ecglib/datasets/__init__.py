@@ -3,7 +3,7 @@
 A file `datasets/<name>.py` has
 `URL, VERSION, LICENCE, CITATION` of the source, `N_RECORDS` (None: open), `FS` in Hz (None: varies), its `LEADS`,
 `VOCABULARY` its labels speak (a source of `labels.match`, or None), and `CORPUS`, its name on the cards of
-`ecglib.zoo`, which say what models were pretrained on;
+`ecglib.zoo`, which say what models were pretrained on; perhaps `FASTEST`, options that give the highest rate there is;
 `records(root, **options)`: DataFrame with record_id (unique text), patient_id, path (absolute, no extension), split
 ("pretrain", "train", "val", "test", "external" or ""), age in years, sex ("female", "male", ""), report, and metadata
 (NaN where missing); `attrs["notes"]` may list what a reader must know;

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ecglib import datasets, splits
+from ecglib import datasets, notes, splits
 from ecglib import labels as vocabulary
 from ecglib.signals import LEADS, EcgError, Recording, record_path
 
@@ -104,6 +104,9 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     if wrong:
         raise EcgError(f"unknown option {wrong[0]!r}", field="options", fix=f"use some of {', '.join(OPTIONS)}")
     use = SimpleNamespace(**(OPTIONS | options))
+    if use.corpus and use.corpus not in notes.CORPORA:
+        fix = f"use one of {', '.join(notes.CORPORA)}; own: of no public corpus"
+        raise EcgError(f"unknown corpus {use.corpus!r}", field="corpus", fix=fix)
     path = Path(root) / use.csv
     as_text = {"dtype": str, "keep_default_na": False}
     table = datasets.table(path, [c for c in (use.record, use.id) if c], **as_text)

@@ -21,6 +21,7 @@ N_RECORDS = 21799
 FS = None  # 100 or 500 Hz, chosen by the option `rate`
 VOCABULARY = "scp"
 CORPUS = "ptb-xl"  # as on the cards of ecglib.zoo
+FASTEST = {"rate": 500}  # option that gives the recordings at their highest rate
 LABEL_SETS = ("super", "sub", "all", "diagnostic", "form", "rhythm", "harmonised")
 _TABLE = "ptbxl_database.csv"
 _FILES = {100: "filename_lr", 500: "filename_hr"}

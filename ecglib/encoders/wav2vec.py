@@ -42,7 +42,7 @@ class Position(nn.Conv1d):
         self.gain = nn.Parameter(self._norm().detach())
 
     def _norm(self):
-        return self.weight.norm(dim=(0, 1), keepdim=True)
+        return self.weight.square().sum((0, 1), keepdim=True).sqrt()  # `norm` takes five times as long over these axes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.weight * (self.gain / self._norm())

@@ -45,7 +45,7 @@ CARDS = (
     Card(
         name="ecgfm", title="ECG-FM, pretrained", parameters=90_386_321 - 17 * 769, stored=90_883_072,
         files=("mimic_iv_ecg_physionet_pretrained.pt",), pack="ecgfm_pretrained", defects=DEFECTS,
-        optional=r"quantizer|project_q|final_proj|mask_emb", **FACTS,
+        optional=("quantizer|project_q|final_proj|mask_emb",), **FACTS,
     ),
     Card(
         name="ecgfm_finetuned", title="ECG-FM, fine-tuned on MIMIC-IV-ECG", parameters=90_386_321, stored=90_386_321,
@@ -53,7 +53,7 @@ CARDS = (
         head="17 labels of MIMIC-IV-ECG reports, independent sigmoids, mean of the segments' logits (the release takes "
         "the maximum for five of them)",
         defects=(*DEFECTS, "its report labels confuse fibrillation with accessory pathways and ignore negation"),
-        optional="proj", **FACTS,
+        optional=("proj",), **FACTS,
     ),
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ FACTS = dict(
     ),
     scaling="record",
     entry=("state_dict",),
-    optional="dense",
+    optional=("dense",),
 )
 CARDS = (
     Card(

@@ -33,7 +33,7 @@ FACTS = dict(
     scaling="lead, clipped",
     entry=("model",),
     inert=("argparse.Namespace", "numpy"),
-    optional="attn_pool",
+    optional=("attn_pool",),
 )  # fmt: skip
 
 

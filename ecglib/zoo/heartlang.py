@@ -21,8 +21,9 @@ FACTS = dict(
     corpora=("mimic-iv-ecg",),
     hub="huggingface",
     place="PKUDigitalHealth/HeartLang",
-    said="pretraining saw millivolt, the public probes saw other scales for each corpus: millivolt is fed here. The "
-    "release finds R peaks on lead I with a detector of its own, here they are found on all leads",
+    said="where the files lie on the hub is known from others who use them. Pretraining saw millivolt, the public "
+    "probes saw other scales for each corpus: millivolt is fed here. The release finds R peaks on lead I with a "
+    "detector of its own, here they are found on all leads",
     defects=(
         "neighbouring words, the first and the last included, are convolved before masking: hidden words can be read",
         "padding is attended to and scored",
@@ -38,8 +39,8 @@ CARDS = (
     Card(
         name="heartlang", title="HeartLang", parameters=38_261_760, stored=44_562_176,
         pooling="class token after the last norm, 768 values",
-        files=("checkpoints/pretrain/MIMIC-IV/checkpoint-200.pth",), pack="heartlang", optional="lm_head|mask_token",
-        **FACTS,
+        files=("checkpoints/pretrain/MIMIC-IV/checkpoint-200.pth",), pack="heartlang",
+        optional=("lm_head", "mask_token"), **FACTS,
     ),
     Card(
         name="heartlang_vqhbr", title="HeartLang VQ-HBR (first stage)", parameters=14_627_840, stored=25_698_528,
@@ -63,8 +64,9 @@ class Network(Model):
             self.head, self.mask_token = nn.Linear(card.dim, 8192), nn.Parameter(torch.zeros(card.dim))
 
     def rename(self, state):
-        left = ("loss", "teacher", "scaling")  # of the training script
-        return {key: value for key, value in super().rename(state).items() if not key.startswith(left)}
+        state = {key.removeprefix("backbone."): value for key, value in super().rename(state).items()}
+        left = ("loss", "teacher", "scaling", "mlp_head.")  # of the training script; of a classifier
+        return {key: value for key, value in state.items() if not key.startswith(left)}
 
     def convert(self, state):
         if self.vocabulary_stage:

@@ -13,7 +13,7 @@ CARDS = (
         title="MELP, ECG encoder",
         paper="arXiv 2506.21803; ICML 2025",
         repository="HKU-MedAI/MELP",
-        licence="Apache 2.0 (weights), MIT (code)",
+        licence="Apache 2.0 (as the page of the weights says; the code: MIT)",
         parameters=62_553_216,
         stored=65_593_857,
         dim=256,
@@ -38,8 +38,10 @@ CARDS = (
         pack="melp_ecg_encoder",
         scaling="range",
         entry=("state_dict",),
-        optional=r"ecg_encoder\.(proj_contrast|logit_scale|bn\.|attn_pool_caption|ln_caption"
-        r"|ecg_encoder\.(mask_emb|quantizer|project_q|final_proj))",
+        optional=(
+            r"ecg_encoder\.(proj_contrast|logit_scale|bn\.|attn_pool_caption|ln_caption)",
+            r"ecg_encoder\.ecg_encoder\.(mask_emb|quantizer|project_q|final_proj)",
+        ),
     ),
 )
 
@@ -59,9 +61,17 @@ class Network(Model):
         bare = "attn_pool_contrast.query" in state
         return {f"ecg_encoder.{key}": value for key, value in state.items()} if bare else state
 
+    def shapes(self, state):
+        """The number of beat queries is the file's."""
+        key, wanted = "ecg_encoder.attn_pool_contrast.query", super().shapes(state)
+        if key in state and state[key].shape[1:] == wanted[key][1:]:
+            wanted[key] = tuple(state[key].shape)
+            self.encoder.pooler.queries = nn.Parameter(torch.empty(wanted[key], device="meta"))
+        return wanted
+
     def convert(self, state):
         ours = {f"encoder.{key}": value for key, value in wav2vec.from_published(state).items()}
-        if self.absent:
+        if "ecg_encoder.proj_contrast" not in state:
             return ours
         caption = wav2vec.pooler_from_published(state, "caption")
         ours |= {f"caption.{key}": value for key, value in caption.items()}

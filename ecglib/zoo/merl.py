@@ -38,7 +38,7 @@ CARDS = (
         pack="merl_resnet18",
         scaling="range",
         entry=("state_dict", "model"),
-        optional=r"downconv|att_pool_head|linear[12]|proj_t",
+        optional=("downconv|att_pool_head|linear[12]|proj_t", r"ecg_encoder\.linear"),
     ),
 )
 
@@ -76,8 +76,10 @@ class Network(Model):
     def convert(self, state):
         tower = {k: v for k, v in state.items() if k.startswith("ecg_encoder.") and ".linear." not in k}
         ours = {f"encoder.{key}": value for key, value in resnet1d.from_published(tower).items()}
-        ours |= {f"linear.{leaf}": state[f"ecg_encoder.linear.{leaf}"] for leaf in ("weight", "bias")}
-        if self.absent:
+        ours |= {
+            key.removeprefix("ecg_encoder."): v for key, v in state.items() if key.startswith("ecg_encoder.linear.")
+        }
+        if "downconv.weight" not in state:
             return ours
         pool, packed = "att_pool_head.", state["att_pool_head.mhsa.in_proj_weight"]
         bias = state[f"{pool}mhsa.in_proj_bias"]
