@@ -152,7 +152,7 @@ def _computed(model, folders, found, part, schema, batch, progress) -> tuple[lis
             else:
                 yield chunk, files[-1]
 
-    for n, spent in _ahead(lambda chunk, file: _Chunk(model, schema, batch).write(chunk, places, file), missing()):
+    for n, spent in spread(lambda chunk, file: _Chunk(model, schema, batch).write(chunk, places, file), missing()):
         done, seconds, elapsed = done + n, seconds + spent, time.perf_counter() - start
         if elapsed - shown > SHOWN_S or done + kept == len(found):
             shown, rate = elapsed, done / elapsed
@@ -169,7 +169,7 @@ def _digest(chunk, places, key) -> str:
     return hashlib.sha256(json.dumps([key, chunk, state]).encode()).hexdigest()[:32]
 
 
-def _ahead(work, chunks):
+def spread(work, chunks):
     """work(*chunk) of each chunk as it is done, by a thread for each core, in whole single precision on a GPU too."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     workers, waiting, threads = min(MAX_WORKERS, len(cores)), set(), torch.get_num_threads()

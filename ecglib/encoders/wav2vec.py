@@ -42,7 +42,9 @@ class Position(nn.Conv1d):
         self.gain = nn.Parameter(self._norm().detach())
 
     def _norm(self):
-        return self.weight.square().sum((0, 1), keepdim=True).sqrt()  # `norm` takes five times as long over these axes
+        if self.training:
+            return self.weight.norm(dim=(0, 1), keepdim=True)
+        return self.weight.square().sum((0, 1), keepdim=True).sqrt()  # the same, in a fifth of the time on a CPU
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.weight * (self.gain / self._norm())

@@ -1,0 +1,172 @@
+"""Published models, weights of the recipe: features as the command `embed` computes them, against plain code.
+
+Plain: Net1D and the ResNet as their papers write them, with Conv1d and explicit padding; the transformers, which have
+no plainer form, as they are. Under no_grad in one batch on all cores, as the published evaluations do.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import signal
+
+from benchmarks.training import PlainNet1d, PlainResnet1d
+from ecglib import embed, execute, recipe, zoo
+from ecglib.encoders import net1d
+from ecglib.signals import LEADS
+
+BATCH, THEIRS = 16, 64  # crops at a time: of `embed`, of the published evaluations
+BUDGET_S, ROUNDS = 2.0, 2  # time for one measurement, which sets the number of records; measurements of each
+REAL, WHERE, LOOP = "ECGLIB_REAL_DATA", "ptb-xl/records500", 24  # records of the plain loop
+CHILD = """
+import json, resource, sys
+from ecglib import embed, zoo
+model = zoo.load("ecgfounder", weights="recipe")
+done = embed.run(model, sys.argv[2:], sys.argv[1], progress=lambda line: None)
+print(json.dumps(done | {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+class PlainMerl(PlainResnet1d):
+    """The ResNet of MERL in evaluation, Conv1d and BatchNorm1d, without a max-pool."""
+
+    @staticmethod
+    def conv_bn(pair, x):
+        conv, norm = pair
+        x = F.conv1d(x, conv.weight.squeeze(2), None, conv.stride[1], conv.padding[1])
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    def forward(self, x):
+        x = torch.relu(self.conv_bn(self.ours.stem[0], x))
+        for block in self.ours.blocks:
+            h = self.conv_bn(block.conv2, torch.relu(self.conv_bn(block.conv1, x)))
+            x = torch.relu(h + (self.conv_bn(block.shortcut, x) if len(list(block.shortcut.children())) else x))
+        return x.mean(-1)
+
+
+def plain(model):
+    """The network of a model in its plainest form, with the same weights, and a word for it."""
+    if isinstance(model.encoder, net1d.Encoder):
+        return PlainNet1d(model.encoder), "Conv1d with explicit padding"
+    return (PlainMerl(model.encoder), "Conv1d") if model.card.name == "merl" else (model.features, "the module as it is")
+
+
+def records(card, number: int) -> list[np.ndarray]:
+    """Inputs of the network from `number` recordings of 10 s at 500 Hz: (crop, lead, samples) each."""
+    rows = [LEADS.index(lead) for lead in card.leads]
+    recordings = [recipe.pseudo_ecg(i, 0.7 + 0.005 * i, 0.2, 500, 5000)[rows] for i in range(number)]
+    return [card.crops(x.astype(np.float32), 500) for x in recordings]
+
+
+def by_embed(model, crops: np.ndarray, device: str) -> np.ndarray:
+    """Batches side by side, one core each; float32 (crop, dim)."""
+
+    def work(first):
+        with torch.inference_mode():
+            return first, model(torch.from_numpy(crops[first : first + size]).to(device)).cpu().numpy()
+
+    workers = max(1, len(os.sched_getaffinity(0)))
+    size = min(BATCH, -(-len(crops) // workers))
+    parts = dict(embed.spread(work, ((first,) for first in range(0, len(crops), size))))
+    return np.concatenate([parts[first] for first in sorted(parts)])
+
+
+def by_plain(network, crops: np.ndarray, device: str) -> np.ndarray:
+    with torch.no_grad():
+        return np.concatenate([network(torch.from_numpy(part).to(device)).cpu().numpy()
+                               for part in np.split(crops, range(THEIRS, len(crops), THEIRS))])  # fmt: skip
+
+
+def seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def throughput(name: str, device: str) -> dict:
+    """Records per second of both; AssertionError where the features differ by more than 1e-5 of the largest."""
+    model = zoo.load(name, weights="recipe", accept=zoo.card(name).licence).to(device)
+    network, how = plain(model)
+    one = np.concatenate(records(model.card, 1))
+    by_plain(network, one, device)
+    number = int(np.clip(BUDGET_S / seconds(lambda: by_plain(network, one, device)), 2, THEIRS))
+    crops = np.concatenate(records(model.card, number))
+    z, wanted = by_embed(model, crops, device), by_plain(network, crops, device)
+    error = np.abs(z - wanted).max() / np.abs(wanted).max()
+    assert error < 1e-5, (name, error)
+    times = [[seconds(lambda: by_embed(model, crops, device)), seconds(lambda: by_plain(network, crops, device))]
+             for _ in range(ROUNDS)]  # fmt: skip
+    ours, theirs = np.min(times, 0).tolist()
+    n_crops = f", {len(crops) // number} crops each" if len(crops) > number else ""
+    where = "GPU" if device == "cuda" else f"{len(os.sched_getaffinity(0))} cores"
+    note = f"{model.card.title}, {model.card.parameters / 1e6:.1f} M; {number} records of 10 s{n_crops}; {where}; "
+    note += f"against {how}; differ by {error:.0e} of the largest"
+    return dict(name=f"features of {name}, {device}", ours=number / ours, theirs=number / theirs, ratio=theirs / ours,
+                unit="records/s", note=note)  # fmt: skip
+
+
+def loop(folder: Path, number: int) -> float:
+    """Records per second of the plain loop for ECGFounder: read, filter as its code does, one record at a time."""
+    import wfdb
+
+    network = PlainNet1d(zoo.load("ecgfounder", weights="recipe").encoder)
+    paths = [str(path.with_suffix("")) for path in sorted(folder.rglob("*.hea"))[:number]]
+    features = []
+
+    def go():
+        for path in paths:
+            x, facts = wfdb.rdsamp(path)
+            x = x.T
+            for b, a in (signal.iirnotch(50, 30, facts["fs"]),
+                         signal.butter(4, (0.67, 40), "bandpass", fs=facts["fs"])):  # fmt: skip
+                x = signal.filtfilt(b, a, x)
+            x = x - np.stack([signal.medfilt(lead, 201) for lead in x])
+            x = (x - x.mean()) / (x.std() + 1e-8)
+            with torch.no_grad():
+                features.append(network(torch.from_numpy(x[None].astype(np.float32))))
+
+    return len(paths) / seconds(go)
+
+
+def folder_of_records(root: Path) -> dict:
+    """`embed` over real recordings, and its memory for the folder once and ten times."""
+    folder, results = root / WHERE, []
+    environment = os.environ | execute.ENVIRONMENT  # that of the command
+    for times in (1, 10):
+        words = [sys.executable, "-c", CHILD, os.devnull, *[str(folder)] * times]
+        results.append(run_child(words, environment))
+    once, often = results
+    slow = loop(folder, LOOP)
+    fast = max(once["records_per_s"], often["records_per_s"])
+    note = f"{once['records']} records of PTB-XL, {WHERE}: reading, signal chain, network; against wfdb.rdsamp, the "
+    note += f"published filters in scipy and the plain module, one record at a time (timed on {LOOP}); peak memory "
+    note += f"{once['mib']:.0f} MiB, for the folder ten times {often['mib']:.0f} MiB"
+    return dict(name="embed a folder, ecgfounder", ours=fast, theirs=slow, ratio=fast / slow, unit="records/s", note=note)
+
+
+def run_child(words, environment) -> dict:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        words[words.index(os.devnull)] = str(Path(folder) / "features.parquet")
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return json.loads(done.stdout)
+
+
+def run() -> list[dict]:
+    names = [card.name for card in zoo.cards() if not card.only_card]
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    rows = [throughput(name, device) for device in devices for name in names]
+    root = Path(os.environ.get(REAL) or os.devnull)
+    return [*rows, folder_of_records(root)] if (root / WHERE).is_dir() else rows
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(row)
