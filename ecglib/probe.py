@@ -255,8 +255,7 @@ def run(
     leads of the task; labels: label columns; fractions: of the training patients, `seeds` subsets each (of the whole
     there is one; only methods with chance of their own repeat it). encoder, size: for "random"; scratch_encoder: for
     "scratch", at its small size. training: epochs, min_steps, batch_size, lr, weight_decay and parameters of the
-    supervised objective. finetune_lr: the lr of "+finetune" (unless given: lr where that is given, else 1e-3).
-    progress: called with one line per model.
+    supervised objective. finetune_lr: of "+finetune" (else lr, else 1e-3). progress: called with one line per model.
     Returns a table as `predictions`; raises EcgError for an unknown method, an encoder that was pretrained for other
     inputs, and where training or validation is empty.
     """
