@@ -1,6 +1,6 @@
 """`python -m benchmarks [NAME ...]`: run all files here (or those named), print a table, write docs/benchmarks.md.
 
-Exits with 1 when a measured ratio misses its target; the page is written all the same and says which.
+Rows of benchmarks that are not named stay as they are. Exits with 1 when a measured ratio misses its target; the page is written all the same and says which.
 """
 
 import importlib
@@ -62,6 +62,13 @@ def page(table: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def merged(table: list[list[str]]) -> list[list[str]]:
+    """The rows of the page, those measured now in the place of those of the same name, new ones at the end."""
+    lines = [line[2:-2].split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    kept = {cells[0]: cells for cells in lines[2:]}
+    return list((kept | {cells[0]: cells for cells in table}).values())
+
+
 def main(wanted: list[str]) -> int:
     unknown = sorted(set(wanted) - set(names()))
     if unknown:
@@ -78,9 +85,8 @@ def main(wanted: list[str]) -> int:
         for cells in json.loads(done.stdout.splitlines()[-1]):
             print("  " + " | ".join(cells), flush=True)
             table.append(cells)
-    if not wanted:
-        PAGE.write_text(page(table))
-        print(f"written to {os.path.relpath(PAGE)}")
+    PAGE.write_text(page(merged(table) if wanted else table))
+    print(f"written to {os.path.relpath(PAGE)}")
     missed = [cells[0] for cells in table if cells[HEAD.index("target")].endswith(MISSED)]
     if missed:
         print(f"target missed: {', '.join(missed)}", file=sys.stderr)

@@ -82,11 +82,11 @@ def scalars(values: dict) -> dict:
 
 
 def counter(what: str):
-    """Function of (done, total) that prints a line at each new tenth."""
+    """Function of (done, total) that prints a line at each new tenth; nothing where the total is not known (None)."""
     shown = [0]
 
     def progress(done, total):
-        if done * 10 // max(total, 1) > shown[0]:
+        if total and done * 10 // max(total, 1) > shown[0]:
             shown[0] = done * 10 // total
             print(f"[{what}] {100 * done // total} %", flush=True)
 
