@@ -27,6 +27,7 @@ SCALES = {  # Profile.normalise in words
     "lead": "z-score of each lead",
     "range": "all leads together to 0..1",
 }
+MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")  # aVF before aVL
 SHORT = {  # what is done with a recording shorter than the network's input
     "zeros": "filled up with zeros after normalisation",
     "masked": "taken as it is: what is not there is neither fed nor averaged",

@@ -3,10 +3,9 @@
 import torch
 from torch import nn
 
-from ecglib.cards import Card, Model
+from ecglib.cards import MIMIC_LEADS, Card, Model
 from ecglib.encoders import wav2vec
 
-MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")  # order of MIMIC-IV-ECG's files
 CARDS = (
     Card(
         name="melp",
@@ -17,7 +16,7 @@ CARDS = (
         parameters=62_553_216,
         stored=65_593_857,
         dim=256,
-        leads=MIMIC,
+        leads=MIMIC_LEADS,
         profile="melp",
         crop_s=10,
         short="masked",

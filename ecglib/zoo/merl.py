@@ -3,11 +3,10 @@
 import torch
 from torch import nn
 
-from ecglib.cards import Card, Model
+from ecglib.cards import MIMIC_LEADS, Card, Model
 from ecglib.encoders import resnet1d
 from ecglib.layers import Attention
 
-MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")  # order of MIMIC-IV-ECG's files
 CARDS = (
     Card(
         name="merl",
@@ -18,7 +17,7 @@ CARDS = (
         parameters=3_848_832,
         stored=4_788_618,
         dim=512,
-        leads=MIMIC,
+        leads=MIMIC_LEADS,
         profile="merl",
         crop_s=10,
         short="masked",
