@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME ...]`: run all files here (or those named), print a table, write docs/benchmarks.md.
 
-Rows of benchmarks that are not named stay as they are. Exits with 1 when a measured ratio misses its target; the page is
-written all the same and says which.
+Rows of benchmarks that are not named stay as they are. Exits with 1 when a measured ratio misses its target; the page
+is written all the same and says which.
 """
 
 import importlib
