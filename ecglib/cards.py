@@ -45,8 +45,8 @@ class Card:
     corpora: what it was pretrained on, as `CORPUS` of a dataset; said: where paper and code disagree; defects: known
     ones of the release. hub: "huggingface", "zenodo", "https" or "hand"; place: repository, record or address; files:
     names there, the usual one first; entry: nested dicts that may hold the weights; inert: harmless containers that the
-    file pickles beside them. pack, scaling: its conformance pack and how that normalises. needs: why the licence or its
-    owner forbids more than a card.
+    file pickles beside them. pack, scaling: its conformance pack and how that normalises. commercial: False where the
+    licence must be accepted by name; only_card: why there is no more than this card.
     """
 
     name: str
@@ -152,7 +152,8 @@ class Model(nn.Module):
 
     A recording longer than the network's input becomes consecutive crops whose features are averaged, a remainder is
     dropped; zeros at the end of all leads are padding (`SHORT` says what is done). Families override `convert`,
-    `features`, `logits` and `outputs`. weights: "published", "recipe" or the file they came from; content: checksum.
+    `features`, `logits` and `outputs`. weights: "published" or "recipe"; content: checksum of the file they came from;
+    absent: released tensors that the file lacks.
     """
 
     batch_size = 16  # crops that run together: more are slower on a CPU, whose caches they leave
@@ -245,7 +246,7 @@ class Model(nn.Module):
         return self.settle()
 
     def settle(self) -> "Model":
-        """Give what is no weight, and so in no file, a place in memory; evaluation mode, no gradient asked for."""
+        """Give what is no weight, and so in no file, a place in memory; evaluation mode."""
         for module in self.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_meta:
