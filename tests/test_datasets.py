@@ -228,3 +228,13 @@ def test_real_corpora_hold_what_their_papers_say(real_data):
     states.index = states.index.astype(int)
     both = states.index.intersection(published.index)
     assert ((states.loc[both] > 0) == (published.loc[both, list(states)] == 1)).all(axis=None)
+
+
+def test_the_corpus_of_a_folder_is_one_that_cards_name(tmp_path):
+    """A misspelt name would let a model pass that was pretrained on it."""
+    options = _folder(tmp_path)
+    folder = datasets.get("folder")
+    assert len(folder.records(tmp_path, **options, corpus="ptb-xl")) == 3
+    for wrong in ("PTB-XL", "ptbxl", "cinc2021"):
+        with pytest.raises(EcgError, match="unknown corpus.*ptb-xl.*own"):
+            folder.records(tmp_path, **options, corpus=wrong)

@@ -5,7 +5,6 @@ checkpoint is ever executed; a tensor that is missing, left over or of another s
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -115,31 +114,32 @@ def load(name: str, weights: str = "published", *, file=None, url: str = "", acc
     if one.only_card:
         raise EcgError(f"{one.title} is only a card: {one.only_card}", field="model", fix=f"see {one.repository}")
     model = network(name)
-    if weights == "recipe" and not (file or url):
-        return _marked(model.filled(), "recipe", f"recipe-{one.name}")
+    if weights == "recipe":
+        if file or url:
+            raise EcgError("a file, and weights of the recipe", field="weights", fix="ask for one of the two")
+        model = model.filled()
+        model.weights, model.content = "recipe", f"recipe-{one.name}"
+        return model
     path = Path(file) if file else _fetched(one, url, progress)
     if not path.is_file():
         raise EcgError("no such file", file=path, fix=f"give the path of {' or '.join(one.files)}")
+    model.content = fetch.checksum(path) if file else fetch.verify(path)["sha256"]
     try:
-        return _marked(_filled(model, path), "published", fetch.checksum(path))
+        return _filled(model, path)
     except EcgError as error:
         raise EcgError(error.reason, file=error.file or path, field=error.field, fix=error.fix) from error
 
 
-def _marked(model: Model, weights: str, content: str) -> Model:
-    model.weights, model.content = weights, content
-    return model
-
-
 def _filled(model: Model, path: Path) -> Model:
-    """The model with the tensors of a file: of the release, or as `save` wrote it."""
+    """The model with the tensors of a file: of the release, or as `save` wrote it, which may be the recipe's."""
     if path.suffix == ".safetensors" and (info := saved_info(path)) is not None:
         if info["model"] != model.card.name:
             raise EcgError(f"these are the weights of {info['model']}", file=path, fix=f"zoo.load({info['model']!r})")
         tensors, _ = checkpoint.read(path)
-        model.absent = info["absent"]
+        model.weights, model.absent = info["weights"], info["absent"]
         return model.fit(tensors)
     state, _ = unpack.tensors(path, model.card.entry, model.card.inert)
+    model.weights = "published"
     return model.take(state)
 
 
@@ -149,15 +149,14 @@ def saved_info(path: Path) -> dict | None:
         info = checkpoint.read(path)[1]
     except EcgError:
         return None
-    return info if isinstance(info, dict) and {"model", "absent"} <= set(info) else None
+    return info if isinstance(info, dict) and {"model", "weights", "absent"} <= set(info) else None
 
 
 def _fetched(one: Card, url: str, progress) -> Path:
-    """The release's file in the cache: downloaded where it is not there yet, verified where it is."""
+    """The release's file in the cache: downloaded where it is not there yet."""
     folder = checkpoint.cache_dir() / "zoo" / one.name
     path = folder / Path(one.files[0]).name
     if path.is_file() and not url:
-        fetch.verify(path)
         return path
     address = url or (one.place if one.hub == "https" else "")
     if address:
@@ -180,12 +179,6 @@ def save(model: Model, folder) -> Path:
     text = json.dumps(asdict(model.card) | {"input": model.card.input(), "weights": model.weights}, indent=1) + "\n"
     checkpoint.write_atomic(folder / "card.json", text.encode())
     return folder / "model.safetensors"
-
-
-def available(name: str) -> bool:
-    """Whether the published weights are here already, so that `load` needs no network."""
-    one = card(name)
-    return (checkpoint.cache_dir() / "zoo" / one.name / os.path.basename(one.files[0])).is_file()
 
 
 def note(model: Model, corpus: str | None) -> str:
