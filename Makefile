@@ -2,34 +2,40 @@
 
 PYTHON := .venv/bin/python
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+ECGLIB := $(IN_VENV) $(PYTHON) -m ecglib
 .DEFAULT_GOAL := help
-.PHONY: help repro test lab data real bench lint lock clean
+.PHONY: help repro test lab data real draw compare site bench lint lock clean
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
-repro: .venv/.ready data  ## the whole study: data, every stage of dvc.yaml, report (JOBS=4: stages at once)
-	@$(IN_VENV) $(PYTHON) -m ecglib repro
-	@$(PYTHON) -m ecglib where
+repro: .venv/.ready  ## the whole study: data, every stage of dvc.yaml, report (JOBS=4: stages at once; V=1: all they print)
+	@$(ECGLIB) repro
+	@$(ECGLIB) where
 
-test: .venv/.ready  ## all tests
-	@OMP_NUM_THREADS=1 $(IN_VENV) $(PYTHON) -m pytest -n 2 --dist loadfile $(TESTS)
+test: .venv/.ready  ## all tests (TESTS=tests/zoo: some of them)
+	@OMP_NUM_THREADS=1 $(IN_VENV) $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-lab: .venv/.ready data  ## JupyterLab on the notebooks
-	@$(IN_VENV) $(PYTHON) -m ecglib lab
+lab: .venv/.ready data  ## JupyterLab on copies of the notebooks (LAB="--no-browser --ip=0.0.0.0": options of Jupyter)
+	@$(ECGLIB) lab $(LAB)
 
 data: .venv/.ready  ## the simulated hospitals, as data.dvc pins them
-	@if [ ! -f data.dvc ]; then \
-	  echo "data.dvc is missing; it says which recordings the study stands on. git checkout data.dvc brings it back." >&2; \
-	  exit 1; fi
-	@if [ ! -d data ]; then $(PYTHON) -m ecglib generate --out data --params simulate; fi
-	@$(IN_VENV) dvc status --quiet data.dvc || { \
-	  echo "data/ is not what data.dvc pins. To write it anew: rm -r data; make data." >&2; \
-	  echo "To go on with these recordings instead: dvc commit --force data.dvc; dvc repro." >&2; exit 1; }
+	@$(ECGLIB) data
 
 real: .venv/.ready  ## the same study on real recordings: make real DATA=FOLDER
 	@if [ -z "$(DATA)" ]; then echo "name the folder that holds the corpora: make real DATA=FOLDER" >&2; exit 2; fi
-	@$(IN_VENV) $(PYTHON) -m ecglib real --data "$(DATA)"
+	@$(ECGLIB) real --data "$(DATA)"
+	@$(ECGLIB) where --results results/real
+
+draw: .venv/.ready  ## after repro: networks that draw ECGs, and how far these are from recorded ones (ten minutes)
+	@$(ECGLIB) run notebooks/16_generation.ipynb --params generation --out results/generation
+	@$(ECGLIB) where
+
+compare: .venv/.ready  ## what `dvc exp run -S NAME=NUMBER` changed: numbers and scores, without the files between them
+	@$(IN_VENV) dvc exp show --only-changed --drop '/|Created' --no-pager
+
+site: .venv/.ready  ## the reports and executed notebooks as one static folder, docs/site
+	@$(ECGLIB) site
 
 bench: .venv/.ready  ## speed against what a user would pick; writes docs/benchmarks.md
 	@$(IN_VENV) $(PYTHON) -m benchmarks
@@ -45,9 +51,10 @@ lock: .venv/.ready  ## requirements.lock from .venv
 	  | grep -viE '^(pip|wheel|triton|nvidia-.*|cuda-.*)==' | sed 's/+[a-z0-9.]*$$//' > requirements.lock.tmp
 	@mv requirements.lock.tmp requirements.lock
 
-clean:  ## what exploring and interrupted runs left (data/, results and DVC's cache stay)
-	@rm -rf results/scratch .pytest_cache .ruff_cache build .data.*
-	@if [ -d results ]; then find results -depth \( -name '*.part' -o -name '*.old' \) -exec rm -rf {} +; fi
+clean:  ## what exploring and interrupted runs left (data/, results, your copies of notebooks and DVC's cache stay)
+	@rm -rf .pytest_cache .ruff_cache build .data.part .data.old
+	@if [ -d results/scratch ]; then find results/scratch -mindepth 1 -maxdepth 1 ! -name notebooks -exec rm -rf {} +; fi
+	@if [ -d results ]; then find results -depth \( -name '*.part' -o -name '.*.old' \) -exec rm -rf {} +; fi
 
 # An interrupted installation leaves .venv/.installing: the next call starts again from nothing.
 .venv/.ready: requirements.lock pyproject.toml

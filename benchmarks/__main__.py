@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME ...]`: run all files here (or those named), print a table, write docs/benchmarks.md.
 
-Rows of benchmarks that are not named stay as they are. Exits with 1 when a measured ratio misses its target; the page
-is written all the same and says which.
+Rows of benchmarks that are not named stay as they are; some run only by name (the whole study). Exits with 1 when a
+measured ratio misses its target; the page is written all the same and says which.
 """
 
 import importlib
@@ -24,6 +24,11 @@ HEAD = ["what", "ours", "what a user would pick", "ratio", "target", "how"]
 
 def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+
+
+def only_by_name(name: str) -> bool:
+    """Whether a benchmark takes so long that it runs only when it is asked for."""
+    return getattr(importlib.import_module(f"benchmarks.{name}"), "ONLY_BY_NAME", False)
 
 
 def rows(name: str) -> list[list[str]]:
@@ -76,7 +81,7 @@ def main(wanted: list[str]) -> int:
         print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
     table = []
-    for name in wanted or names():
+    for name in wanted or [name for name in names() if not only_by_name(name)]:
         print(f"{name} ...", flush=True)
         # One process each: what one benchmark allocates or compiles does not slow or speed the next.
         code = f"import json; from benchmarks.__main__ import rows; print(json.dumps(rows({name!r})))"
@@ -86,7 +91,7 @@ def main(wanted: list[str]) -> int:
         for cells in json.loads(done.stdout.splitlines()[-1]):
             print("  " + " | ".join(cells), flush=True)
             table.append(cells)
-    PAGE.write_text(page(merged(table) if wanted else table))
+    PAGE.write_text(page(merged(table)))
     print(f"written to {os.path.relpath(PAGE)}")
     missed = [cells[0] for cells in table if cells[HEAD.index("target")].endswith(MISSED)]
     if missed:

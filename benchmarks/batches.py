@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import wfdb
 
-from ecglib import cohort, datasets, wfdb_io
-from ecglib.signals import LEADS
+from ecglib import datasets
+from ecglib.data import cohort, wfdb_io
+from ecglib.data.recording import LEADS
 
 FS, N_TIMES, BATCH = 100, 1000, 64
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import signal
 
-from ecglib import preprocess
+from ecglib.data import profiles
 
 BAND, FS_IN, FS_OUT = (0.5, 40.0), 500, 100
 
@@ -23,7 +23,7 @@ def _signals(n_records: int, n_times: int) -> np.ndarray:
 
 
 def _ours(x, seconds=10):
-    return replace(preprocess.profile("study"), seconds=seconds, scale=1.0, clip=0.0).apply(x, FS_IN)
+    return replace(profiles.profile("study"), seconds=seconds, scale=1.0, clip=0.0).apply(x, FS_IN)
 
 
 def _theirs(x):

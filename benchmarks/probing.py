@@ -5,9 +5,10 @@ import time
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from ecglib import classifiers, encoders, metrics
-from ecglib.preprocess import profile
-from ecglib.simulate import ecgs
+from ecglib.data.profiles import profile
+from ecglib.evaluation import classifiers, metrics
+from ecglib.models import build
+from ecgsim.records import ecgs
 
 N_TRAIN, N = 1500, 2000
 
@@ -17,7 +18,7 @@ def problem():
     import torch
 
     x, labels, _ = ecgs(N, seed=1)
-    encoder = encoders.build("net1d", "small", 12, seed=0)
+    encoder = build("net1d", "small", 12, seed=0)
     with torch.inference_mode():
         parts = [encoder(torch.from_numpy(part)) for part in np.array_split(profile("study").apply(x, 100), 10)]
     y = labels.to_numpy(np.int8)

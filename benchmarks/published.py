@@ -1,4 +1,4 @@
-"""Published models, weights of the recipe: features as the command `embed` computes them, against plain code.
+"""Published models, dummy weights: features as the command `embed` computes them, against plain code.
 
 Plain: Net1D and the ResNet as their papers write them, with Conv1d and explicit padding; the transformers, which have
 no plainer form, as they are; under no_grad, 64 crops at a time on all cores, as the published evaluations do. On one
@@ -20,23 +20,27 @@ from scipy import signal
 from torch import nn
 
 from benchmarks.training import PlainNet1d, PlainResnet1d
-from ecglib import embed, execute, recipe, zoo
-from ecglib.encoders import net1d, resnet1d
-from ecglib.signals import LEADS
+from ecglib import zoo
+from ecglib.data import packing
+from ecglib.data.recording import LEADS
+from ecglib.models.encoders import net1d, resnet1d
+from ecglib.pipeline.environment import ENVIRONMENT
+from ecglib.zoo import dummy, embed
 
 BATCH, THEIRS = 16, 64  # crops at a time: of `embed`, of the published evaluations
 ROUNDS = 2  # the fastest counts
-NUMBER = {"clef_small": 256, "ecgfounder": 64, "clef_medium": 32, "ecgfounder_1lead": 32, "merl": 32,
-          "ecgjepa_weimann_s": 16, "heartlang_vqhbr": 16, "heartlang": 4, "ecgjepa_weimann_b": 4}  # fmt: skip
+NUMBER = {"clef_small": 256, "ecgfounder": 64, "clef_medium": 32, "ecgfounder_1lead": 32, "merl": 32}
+NUMBER |= {"ecgjepa_weimann_s": 16, "heartlang_vqhbr": 16, "heartlang": 4, "ecgjepa_weimann_b": 4}
 FEW = 2  # records for all other models
 REAL, WHERE, LOOP = "ECGLIB_REAL_DATA", "ptb-xl/records500", 12  # records of the plain loop
 CHILD = """
-import json, sys
-from ecglib import embed, zoo
-model = zoo.load("ecgfounder", weights="recipe")
+import sys
+from benchmarks import print_with_peak
+from ecglib import zoo
+from ecglib.zoo import embed
+model = zoo.load("ecgfounder", weights="dummy")
 done = embed.run(model, sys.argv[2:], sys.argv[1], progress=lambda line: None)
-facts = dict(line.split(":") for line in open("/proc/self/status"))  # ru_maxrss counts the parent's memory too
-print(json.dumps(done | {"mib": int(facts["VmHWM"].split()[0]) / 1024}))
+print_with_peak(done)
 """
 
 
@@ -69,7 +73,7 @@ def plain(model):
 def records(card, number: int) -> list[np.ndarray]:
     """Inputs of the network from `number` recordings of 10 s at 500 Hz: (crop, lead, samples) each."""
     rows = [LEADS.index(lead) for lead in card.leads]
-    recordings = [recipe.pseudo_ecg(i, 0.7 + 0.005 * i, 0.2, 500, 5000)[rows] for i in range(number)]
+    recordings = [dummy.pseudo_ecg(i, 0.7 + 0.005 * i, 0.2, 500, 5000)[rows] for i in range(number)]
     return [card.crops(x.astype(np.float32), 500) for x in recordings]
 
 
@@ -80,16 +84,16 @@ def by_embed(model, crops: np.ndarray, device: str) -> np.ndarray:
         with torch.inference_mode():
             return first, model(torch.from_numpy(crops[first : first + size]).to(device)).cpu().numpy()
 
-    workers = max(1, len(os.sched_getaffinity(0)))
+    workers = packing.cores()
     size = min(BATCH, -(-len(crops) // workers))
-    parts = dict(embed.spread(work, ((first,) for first in range(0, len(crops), size))))
-    return np.concatenate([parts[first] for first in sorted(parts)])
+    features = dict(embed.spread(work, ((first,) for first in range(0, len(crops), size))))
+    return np.concatenate([features[first] for first in sorted(features)])
 
 
 def by_plain(network, crops: np.ndarray, device: str) -> np.ndarray:
+    batches = np.split(crops, range(THEIRS, len(crops), THEIRS))
     with torch.no_grad():
-        return np.concatenate([network(torch.from_numpy(part).to(device)).cpu().numpy()
-                               for part in np.split(crops, range(THEIRS, len(crops), THEIRS))])  # fmt: skip
+        return np.concatenate([network(torch.from_numpy(batch).to(device)).cpu().numpy() for batch in batches])
 
 
 def timed(function, *arguments) -> tuple:
@@ -100,7 +104,7 @@ def timed(function, *arguments) -> tuple:
 
 def throughput(name: str, device: str) -> dict:
     """Records per second of both; AssertionError where the features differ by more than 1e-5 of the largest."""
-    model = zoo.load(name, weights="recipe", accept=zoo.card(name).licence).to(device)
+    model = zoo.load(name, weights="dummy", accept=zoo.card(name).licence).to(device)
     network, how = plain(model)
     number = NUMBER.get(name, FEW)
     crops, times = np.concatenate(records(model.card, number)), []
@@ -111,25 +115,24 @@ def throughput(name: str, device: str) -> dict:
     assert error < 1e-5, (name, error)
     ours, theirs = np.min(times, 0).tolist()
     n_crops = f", {len(crops) // number} crops each" if len(crops) > number else ""
-    where = "GPU" if device == "cuda" else f"{len(os.sched_getaffinity(0))} cores"
+    where = "GPU" if device == "cuda" else f"{packing.cores()} cores"
     note = f"{model.card.title}, {model.card.parameters / 1e6:.1f} M; {number} records of 10 s{n_crops}; {where}; "
     note += f"against {how}; features differ by {error:.0e} of the largest"
-    return dict(name=f"features of {name}, {device}", ours=number / ours, theirs=number / theirs, ratio=theirs / ours,
-                unit="records/s", note=note)  # fmt: skip
+    return _row(f"features of {name}, {device}", number / ours, number / theirs, note)
 
 
 def loop(folder: Path, number: int) -> tuple[float, np.ndarray]:
     """Records per second, and features, of the plain loop for ECGFounder: read, filter as its code does, one by one."""
     import wfdb
 
-    network = PlainNet1d(zoo.load("ecgfounder", weights="recipe").encoder)
+    network = PlainNet1d(zoo.load("ecgfounder", weights="dummy").encoder)
     paths = [str(path.with_suffix("")) for path in sorted(folder.rglob("*.hea"))[:number]]
 
     def features(path):
         x, facts = wfdb.rdsamp(path)
         x = x.T
-        for b, a in (signal.iirnotch(50, 30, facts["fs"]),
-                     signal.butter(4, (0.67, 40), "bandpass", fs=facts["fs"])):  # fmt: skip
+        fs = facts["fs"]
+        for b, a in (signal.iirnotch(50, 30, fs), signal.butter(4, (0.67, 40), "bandpass", fs=fs)):
             x = signal.filtfilt(b, a, x)
         x = x - np.stack([signal.medfilt(lead, 201) for lead in x])
         x = (x - x.mean()) / (x.std() + 1e-8)
@@ -147,7 +150,7 @@ def folder_of_records(root: Path) -> dict:
         out = Path(scratch) / "features.parquet"
         for times in (10, 1):
             words = [sys.executable, "-c", CHILD, str(out), *[str(folder)] * times]
-            environment = os.environ | execute.ENVIRONMENT  # that of the command
+            environment = os.environ | ENVIRONMENT  # that of the command
             done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             results.append(json.loads(done.stdout))
         z = embed.read(out)[1]
@@ -159,23 +162,22 @@ def folder_of_records(root: Path) -> dict:
     note = f"{once['records']} records of {WHERE}: reading, signal chain, network; against wfdb.rdsamp, the published "
     note += f"filters in scipy and the plain module, one record at a time (timed on {LOOP}; features correlate at "
     note += f"{alike:.4f}); peak memory {once['mib']:.0f} MiB, of the folder given ten times {often['mib']:.0f} MiB"
-    return dict(name="embed a folder, ecgfounder", ours=fast, theirs=slow, ratio=fast / slow, unit="records/s",
-                note=note)  # fmt: skip
+    return _row("embed a folder, ecgfounder", fast, slow, note)
+
+
+def _row(name: str, ours: float, theirs: float, note: str) -> dict:
+    return dict(name=name, ours=ours, theirs=theirs, ratio=ours / theirs, unit="records/s", note=note)
 
 
 def run() -> list[dict]:
-    names = [card.name for card in zoo.cards() if not card.only_card]
+    names = [card.name for card in zoo.cards() if not (card.only_card or card.unproven)]
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     rows = [throughput(name, device) for device in devices for name in names]
     root = Path(os.environ.get(REAL) or os.devnull)
     if (root / WHERE).is_dir():
         return [*rows, folder_of_records(root)]
     note = f"not measured: {REAL} names no folder with {WHERE}"
-    unknown = float("nan")
-    return [
-        *rows,
-        dict(name="embed a folder", ours=unknown, theirs=unknown, ratio=unknown, unit="records/s", note=note),
-    ]
+    return [*rows, _row("embed a folder", float("nan"), float("nan"), note)]
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import wfdb
 
-from ecglib import wfdb_io
-from ecglib.signals import LEADS
+from ecglib.data import wfdb_io
+from ecglib.data.recording import LEADS
 
 
 def _seconds(function, items) -> float:

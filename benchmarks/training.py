@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib import encoders
+from ecglib import models
 
 BATCH, ROUNDS = 64, 12
 
@@ -88,7 +88,7 @@ def run() -> list[dict]:
     x, y = torch.randn(BATCH, 12, 1000), torch.randint(0, 2, (BATCH, 5)).float()
     rows = []
     for name, plain in (("net1d", PlainNet1d), ("resnet1d", PlainResnet1d)):
-        ours, twin = encoders.build(name, seed=1), plain(encoders.build(name, seed=1))
+        ours, twin = models.build(name, seed=1), plain(models.build(name, seed=1))
         torch.testing.assert_close(ours.train()(x), twin(x), rtol=1e-4, atol=1e-5)
         networks = [nn.Sequential(ours, nn.Linear(ours.dim, 5)), nn.Sequential(twin, nn.Linear(ours.dim, 5))]
         # ours: the optimiser of train.fit; theirs: the default

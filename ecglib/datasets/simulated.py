@@ -1,4 +1,4 @@
-"""Simulated hospitals A (12 leads, 250 Hz), B (12 leads, 200 Hz, uV) and C (lead I, 300 Hz): see `ecglib.simulate`.
+"""Simulated hospitals A (12 leads, 250 Hz), B (12 leads, 200 Hz, uV) and C (lead I, 300 Hz): see `ecgsim`.
 
 The truth behind every record lies beside it: truth.csv (intervals, axes, noise), beats.csv (wave boundaries), spans.csv
 (what each part of a report asserts).
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import datasets
-from ecglib import labels as vocabulary
-from ecglib.signals import LEADS, EcgError, Recording
+from ecglib import EcgError, datasets, require_known
+from ecglib.data import labels as vocabulary
+from ecglib.data.recording import LEADS, Recording
 
 URL = "https://doi.org/10.1155/2007/43407"  # the dipole model; the data are made by `python -m ecglib generate`
 VERSION = "1"
@@ -23,33 +23,35 @@ VOCABULARY = "scp"
 CORPUS = "simulated"  # as on the cards of ecglib.zoo
 HOSPITALS = ("A", "B", "C")
 LABEL_SETS = ("all", "super", "harmonised")
+OUTCOMES = ("lvef", "egfr", "coronary", "nt_probnp", "troponin", "potassium")
 _METADATA = ("visit", "height", "weight", "smoking", "systolic", "cholesterol", "hdl")
-
-__all__ = ["LEADS", "beats", "labels", "leads", "read", "records", "truth"]
 
 
 def records(root, *, hospital: str = "A", label_set: str = "all") -> pd.DataFrame:
     """List the records of one hospital below `root` (the folder data/): splits by patient in A, "external" in B and C.
 
     Height in cm, weight in kg, systolic pressure in mmHg, cholesterol and HDL in mmol/l, smoking 0/1; NaN: missing.
-    Raises EcgError for an unknown hospital or label set and for a missing or incomplete table.
+    In A and B also OUTCOMES with the date of each measurement (ejection fraction in %, filtration rate in ml/min per
+    1.73 m2, coronary disease 0/1, NT-proBNP in pg/ml, troponin in ng/l, potassium in mmol/l), death with the days of
+    follow-up, and beside each, as optimal_..., the best prediction that heart and person allow: see `ecgsim.outcomes`.
     """
     folder = _folder(root, hospital, label_set)
     needs = ("record_id", "patient_id", "path", "split", "age", "sex", "report", *_METADATA)
     db = datasets.table(folder / "records.csv", needs, dtype={"record_id": str, "patient_id": str, "report": str})
-    out = pd.DataFrame(
-        {
-            "record_id": db.record_id,
-            "patient_id": db.patient_id,
-            "path": [str(folder / p) for p in db.path],
-            "split": db.split,
-            "age": db.age.astype(float),
-            "sex": db.sex.fillna(""),
-            "report": db.report.fillna(""),
-        }
-    )
-    rest = db[[*_METADATA, "site", "device", "recording_date", "strat_fold"]]
-    return pd.concat([out, rest.astype(dict.fromkeys(_METADATA, float))], axis=1)
+    out = db[[*needs, "site", "device", "recording_date", "strat_fold"]]
+    out = out.assign(path=[str(folder / p) for p in db.path], sex=db.sex.fillna(""), report=db.report.fillna(""))
+    out = out.astype(dict.fromkeys(("age", *_METADATA), float))
+    return out if hospital == "C" else _with_outcomes(out, folder / "outcomes.csv")
+
+
+def _with_outcomes(out: pd.DataFrame, path: Path) -> pd.DataFrame:
+    dates = {f"{name}_date": str for name in OUTCOMES}
+    needs = ("record_id", *OUTCOMES, *dates, "died", "followup_days")
+    table = datasets.table(path, needs, dtype={"record_id": str} | dates).set_index("record_id")
+    if not set(out.record_id) <= set(table.index):
+        raise EcgError("records without outcomes", file=path, field="record_id", fix="generate the data again")
+    table = table.loc[list(out.record_id)].reset_index(drop=True).astype({n: float for n in table if n not in dates})
+    return out.join(table.fillna(dict.fromkeys(dates, "")))
 
 
 def labels(root, records: pd.DataFrame, *, hospital: str = "A", label_set: str = "all") -> pd.DataFrame:
@@ -78,21 +80,7 @@ def read(row) -> Recording:
     return datasets.load(row, rename={"ECG": "I"})
 
 
-def truth(root, *, hospital: str = "A") -> pd.DataFrame:
-    """Return the truth by record_id: rate per minute, intervals in ms, axes in degrees, noise in uV."""
-    path = _folder(root, hospital, "all") / "truth.csv"
-    table = datasets.table(path, ("record_id", "labels"), dtype={"record_id": str, "labels": str, "off_lead": str})
-    return table.set_index("record_id")
-
-
-def beats(root, *, hospital: str = "A") -> pd.DataFrame:
-    """Return one row per beat: record_id, class (N, A, V, E), samples of R and of the wave boundaries, -1 without."""
-    return datasets.table(_folder(root, hospital, "all") / "beats.csv", ("record_id", "r"), dtype={"record_id": str})
-
-
 def _folder(root, hospital, label_set) -> Path:
-    if hospital not in HOSPITALS:
-        raise EcgError(f"no hospital {hospital!r}", field="hospital", fix=f"use one of {', '.join(HOSPITALS)}")
-    if label_set not in LABEL_SETS:
-        raise EcgError(f"unknown label set {label_set!r}", field="label_set", fix=f"use one of {', '.join(LABEL_SETS)}")
+    require_known("hospital", [hospital], HOSPITALS)
+    require_known("label set", [label_set], LABEL_SETS, "label_set")
     return Path(root).resolve() / hospital

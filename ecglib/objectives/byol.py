@@ -4,50 +4,42 @@ other; nothing repels, so there are no negatives and the batch size hardly matte
 import torch
 from torch import nn
 
-from ecglib.augment import PairViews
-from ecglib.contrast import accuracy, direction, head, spread
-from ecglib.teacher import Teacher, cosine_momentum
+from ecglib import models
+from ecglib.training.augment import PairViews
+from ecglib.training.ema import Teacher, cosine_momentum
+from ecglib.training.losses import accuracy, direction, head, spread
 
 PAPER = "BYOL, arXiv 2006.07733"
 ENCODER = "net1d"
+LEARNED = {"accuracy": (">", 0.5, "one"), "spread": (">", 0.1, "one")}
 DRAWS_LEADS = True
 
 
 class Objective(nn.Module):
-    """Distance of the student's prediction from the teacher's projection of the other view, both ways.
-
-    projection, hidden: widths of the projection and of the hidden layers (256 and 4096 in the paper). momentum: of the
-    teacher at the start, on half a cosine to 1 over `steps` (0.996 in the paper, for much longer trainings). The views
-    are those of `ecglib.augment.PairViews`: fs in Hz; noise: packed noise file ("" = simulated); noise_rms in units of
-    x; same_lead: chance that both views of an encoder of one lead show the same lead; masked: share of the views with a
-    stretch of time hidden; zscore: standardise every lead of a view."""
+    """Distance of the student's prediction from the teacher's projection of the other view, both ways; views: of
+    `PairViews`."""
 
     def __init__(
         self,
         encoder,
-        steps: int = 300,
-        momentum: float = 0.99,
-        projection: int = 64,
-        hidden: int = 256,
-        fs: float = 100.0,
-        noise: str = "",
-        noise_rms: float = 0.5,
-        same_lead: float = 0.8,
-        masked: float = 0.2,
-        zscore: bool = True,
+        steps: int = 300,  # length of the training, for the teacher's momentum
+        momentum: float = 0.99,  # of the teacher at first, on half a cosine to 1 (paper: 0.996, for long trainings)
+        projection: int = 64,  # width of the projection (paper: 256)
+        hidden: int = 256,  # width of the hidden layers (paper: 4096)
+        **views,
     ):
         super().__init__()
         self.encoder, self.steps, self.momentum = encoder, steps, momentum
         self.projector = head(encoder.dim, projection, hidden, norm=True)
         self.predictor = head(projection, projection, hidden, norm=True)
         self.teacher = Teacher(self.encoder, self.projector)
-        self.views = PairViews(encoder.n_leads, fs, noise, noise_rms, same_lead, masked, zscore)
+        self.views = PairViews(encoder.n_leads, **views)
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
-        views = torch.cat(self.views(batch.x, batch.lead_mask, self.training))
-        z = self.projector(self.encoder(views))
+        views = self.views(batch.x, batch.lead_mask, self.training)
+        z = self.projector(models.embed(self.encoder, *views))
         with torch.no_grad():
-            target = self.teacher[1](self.teacher[0](views)).roll(len(batch.x), 0)  # the other view's
+            target = self.teacher[1](models.embed(self.teacher[0], *views)).roll(len(batch.x), 0)  # the other view's
         distance = (direction(self.predictor(z)) - direction(target)).square().sum(-1)
         return 2 * distance.mean(), {"accuracy": accuracy(*z.chunk(2)), "spread": spread(z)}
 

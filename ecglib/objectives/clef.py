@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from ecglib.augment import PairViews, fixed_draws
-from ecglib.contrast import accuracy, cosine, head, nt_xent, spread
-from ecglib.signals import EcgError
+from ecglib import EcgError, models
+from ecglib.training.augment import PairViews, fixed_draws
+from ecglib.training.losses import accuracy, cosine, head, nt_xent, spread
 
 PAPER = "CLEF, arXiv 2512.02180"
 ENCODER = "net1d"
+LEARNED = {"accuracy": (">", 0.5, "one"), "spread": (">", 0.1, "one")}
 DRAWS_LEADS = True
 META = ("age", "sex", "smoking", "systolic", "cholesterol", "hdl")
 # What stands in for an unknown input; none for age and sex, without which there is no risk.
 POPULATION = {"smoking": 0.0, "systolic": 130.0, "cholesterol": 5.5, "hdl": 1.3}
 AGES = (40.0, 69.0)  # SCORE2 is valid between them
-
 # Rows: women, men. Log hazard ratios of a (age), s (smoker), b (pressure), t (cholesterol), h (HDL), then of their
 # products with a, of diabetes d and of d a; last the survival over ten years at the reference.
 COEFFICIENTS = (
@@ -46,12 +46,10 @@ def _choose(field: str, value, valid) -> None:
 
 
 def score2(sex, age, smoker, sbp, cholesterol, hdl, region: str | None = "moderate", diabetes=0):
-    """Ten-year risk of a cardiovascular event as a fraction, 0 to 1; NaN where an input is NaN or sex neither 0 nor 1.
-
-    sex: 1 or "male", 0 or "female"; age in years; smoker, diabetes 0/1; sbp systolic pressure in mmHg; cholesterol and
-    hdl in mmol/L. Scalars, arrays or tensors that broadcast; tensors give a tensor, arrays an array, scalars a float,
-    all float64. region: of REGIONS, or None for the uncalibrated risk. No check of the valid ages (40 to 69).
-    """
+    """Ten-year risk of a cardiovascular event as a fraction, float64; NaN where an input is NaN or sex neither 0 nor 1.
+    sex: 1 or "male", 0 or "female"; age in years, not checked; smoker, diabetes 0/1; sbp systolic pressure in mmHg;
+    cholesterol and hdl in mmol/L; region: of REGIONS, or None for the uncalibrated risk. Tensors give a tensor, arrays
+    an array, scalars a float."""
     _choose("region", region, (*REGIONS, None))
     if not isinstance(sex, torch.Tensor) and np.asarray(sex).dtype.kind in "UO":
         for value in np.unique(np.asarray(sex, str)):
@@ -77,9 +75,7 @@ def score2(sex, age, smoker, sbp, cholesterol, hdl, region: str | None = "modera
 
 def risks(meta: dict[str, torch.Tensor], region: str = "moderate") -> tuple[torch.Tensor, torch.Tensor]:
     """From a batch's meta: (risk float64 (batch,), NaN without age or sex; share of the META that are missing).
-
-    An input that meta does not name is missing. Raises EcgError where it names no age or no sex at all.
-    """
+    EcgError where it names no age or no sex at all."""
     absent = [name for name in ("age", "sex") if name not in meta]
     if absent:
         raise EcgError(f"no {' and no '.join(absent)}", field=absent[0], fix=f"deliver the columns {', '.join(META)}")
@@ -116,11 +112,9 @@ def of_others(d: torch.Tensor, patient_id: torch.Tensor | None) -> torch.Tensor:
 
 def pair_weights(d: torch.Tensor, form: str = "mean_one", patient_id: torch.Tensor | None = None) -> torch.Tensor:
     """Weights (batch, batch) of the negatives of `nt_xent`, which stand for all four combinations of views.
-
     "softmax", as released: softmax of each row of d tiled to (2 batch, 2 batch); "mean_one": the same with mean 1 over
-    each row's negatives. A pair of unknown risk weighs as much as the average negative of its row, with "mean_one" 1.
-    patient_id (batch,): records of one patient are no negatives and do not count in that mean.
-    """
+    each row's negatives. A pair of unknown risk weighs as much as the average negative of its row; records of one
+    patient_id (batch,) are no negatives."""
     n, d = len(d), of_others(d, patient_id)
     known = ~d.isnan()
     soft = torch.where(known, d, -math.inf).softmax(1)
@@ -145,36 +139,21 @@ def alignment(s: torch.Tensor, d: torch.Tensor, patient_id: torch.Tensor | None 
 
 
 class Objective(nn.Module):
-    """(weighted NT-Xent + align * alignment) / (1 + align) of two views per record.
-
-    weights: of the negatives, "mean_one" (default), "softmax" (as released: it also takes ln(2 batch) nats off every
-    negative) or "none" (all 1: with align=0 this is SimCLR); align: weight of the alignment term (1 in the paper, 0 =
-    off); floor: smallest distance of two records; missing: let pairs that both lack metadata weigh less; risk:
-    "score2", or "shuffled" among the records of a batch, the control; region: of REGIONS.
-    temperature, projection and the views are those of `simclr`: projection: width of a head of two layers used in
-    training only (0 = none, as released); fs in Hz; noise: packed noise file ("" = simulated); noise_rms in units of x
-    (0.1 mV in the paper); same_lead: chance that both views of an encoder of one lead show the same lead; masked: share
-    of the views with a stretch of time hidden; zscore: standardise every lead of a view. The paper has one lead; an
-    encoder of several sees all of them in both views.
-    """
+    """(weighted NT-Xent + align * alignment) / (1 + align) of two views per record; views: of `PairViews` (noise_rms
+    0.1 mV in the paper, which has one lead)."""
 
     def __init__(
         self,
         encoder,
-        weights: str = "mean_one",
-        align: float = 1.0,
-        floor: float = 0.2,
-        missing: bool = True,
-        risk: str = "score2",
-        region: str = "moderate",
-        temperature: float = 0.07,
-        projection: int = 0,
-        fs: float = 100.0,
-        noise: str = "",
-        noise_rms: float = 0.5,
-        same_lead: float = 0.8,
-        masked: float = 0.2,
-        zscore: bool = True,
+        weights: str = "mean_one",  # of the negatives: "softmax", as released; "none": all 1
+        align: float = 1.0,  # weight of the alignment term (paper: 1; 0 = off)
+        floor: float = 0.2,  # smallest distance of two records
+        missing: bool = True,  # pairs that both lack metadata weigh less
+        risk: str = "score2",  # "shuffled" among the records of a batch: the control
+        region: str = "moderate",  # of REGIONS
+        temperature: float = 0.07,  # of the softmax
+        projection: int = 0,  # width of a head of two layers used in training only; 0 = none, as released
+        **views,
     ):
         super().__init__()
         for field, value, valid in (("weights", weights, WEIGHTS), ("risk", risk, RISKS), ("region", region, REGIONS)):
@@ -183,11 +162,11 @@ class Objective(nn.Module):
         self.weights, self.align, self.floor, self.missing = weights, align, floor, missing
         self.risk, self.region = risk, region
         self.head = head(encoder.dim, projection)
-        self.views = PairViews(encoder.n_leads, fs, noise, noise_rms, same_lead, masked, zscore)
+        self.views = PairViews(encoder.n_leads, **views)
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         views = self.views(batch.x, batch.lead_mask, self.training)
-        z1, z2 = self.head(self.encoder(torch.cat(views))).float().chunk(2)
+        z1, z2 = self.head(models.embed(self.encoder, *views)).float().chunk(2)
         risk, missing = self.risks(batch.meta)
         d = distances(risk, missing if self.missing else None, self.floor)
         weights = None if self.weights == "none" else pair_weights(d, self.weights, batch.patient_id)

@@ -1,6 +1,6 @@
 """Masked sentences of heartbeats, the second stage of HeartLang (arXiv 2502.10707).
 
-The first stage, trained by `heartbeats`, gives every word of a record its number in the vocabulary; here half of the
+The first stage, trained by `heartlang_vq`, gives every word of a record its number in the vocabulary; here half of the
 words are hidden and the network names them from the rest. Only hidden words with signal count.
 """
 
@@ -12,31 +12,33 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib import beatwords, checkpoint, encoders, masking
-from ecglib.encoders import beat_transformer
-from ecglib.quantise import Vocabulary, perplexity
-from ecglib.signals import EcgError
-from ecglib.teacher import Teacher
+from ecglib import EcgError, models
+from ecglib.models import beat_tokenizer
+from ecglib.models.encoders import beat_transformer
+from ecglib.models.quantizers import Vocabulary, perplexity
+from ecglib.training import checkpoint, masking
+from ecglib.training.ema import Teacher
 
 PAPER = "HeartLang, arXiv 2502.10707"
 ENCODER = "beat_transformer"
-FIRST = "heartbeats"
+LEARNED = {"accuracy": (">", 2, "majority")}
+FIRST = "heartlang_vq"
 
 
 def read_first(folder: str) -> tuple[nn.Module, Vocabulary]:
-    """The encoder and the vocabulary that a training of `heartbeats` left in `folder`; EcgError where it did not."""
+    """The encoder and the vocabulary that a training of `heartlang_vq` left in `folder`; EcgError where it did not."""
     path = Path(folder) / "objective.safetensors"
     if not folder or not path.is_file():
-        fix = "train the objective heartbeats first and give its output folder as `first`"
+        fix = "train the objective heartlang_vq first and give its output folder as `first`"
         raise EcgError("heartlang needs the vocabulary of heartbeats", field="first", file=str(path), fix=fix)
     tensors, config = checkpoint.read(path)
     if config.get("objective") != FIRST:
         raise EcgError(f"{config.get('objective')} has no heartbeats", field="first", file=str(path), fix="see FIRST")
-    encoder, _ = encoders.load(folder)
+    encoder, _ = models.load(folder)
     codes = tensors["vocabulary.quantiser.codes"]
     vocabulary = Vocabulary(encoder.dim, *codes.shape)
-    front = "vocabulary."
-    vocabulary.load_state_dict({k.removeprefix(front): v for k, v in tensors.items() if k.startswith(front)})
+    own = {k.removeprefix("vocabulary."): v for k, v in tensors.items() if k.startswith("vocabulary.")}
+    vocabulary.load_state_dict(own)
     return encoder, vocabulary
 
 
@@ -51,26 +53,28 @@ def describe(encoder: nn.Module, vocabulary: Vocabulary) -> str:
 
 def rebuild(description: str) -> tuple[nn.Module, Vocabulary]:
     """Encoder and vocabulary of `describe`, with weights of no meaning: the artefact of heartlang holds the trained."""
-    found = json.loads(description)
-    config = found["encoder"]
-    encoder = encoders.build(config.pop("encoder"), config.pop("size"), **config)
-    return encoder, Vocabulary(encoder.dim, *found["codes"])
+    shapes = json.loads(description)
+    config = shapes["encoder"]
+    encoder = models.build(config.pop("encoder"), config.pop("size"), **config)
+    return encoder, Vocabulary(encoder.dim, *shapes["codes"])
 
 
 class Objective(nn.Module):
     """Mask vector and linear code head on the encoder; the first stage stands by, frozen.
-
-    first: folder of the first stage, read once: its tensors are part of this objective's state, and `resolved` puts
-    first_config, its shapes, in the place of the path, so that an artefact loads without the folder. mask_ratio: share
-    of hidden words; whole_beats: hide a beat in all leads, else it can be read from the others. As published:
-    bare_targets, the first stage does not see lead and time; score_pads, hidden padding counts. Raises EcgError without
-    a first stage, and for one whose words are cut differently.
-    """
+    It is read once: its tensors are part of this objective's state, and first_config, its shapes, takes the place of
+    the path, so that an artefact loads without the folder. EcgError without one, and for one whose words are cut
+    differently."""
 
     def __init__(
-        self, encoder, first: str = "", mask_ratio: float = 0.5, whole_beats: bool = False, bare_targets: bool = False,
-        score_pads: bool = False, first_config: str = "",
-    ):  # fmt: skip
+        self,
+        encoder,
+        first: str = "",  # folder of the first stage
+        mask_ratio: float = 0.5,  # share of hidden words
+        whole_beats: bool = False,  # hide a beat in all leads, else it can be read from the others
+        bare_targets: bool = False,  # the first stage does not see lead and time (as published)
+        score_pads: bool = False,  # hidden padding counts (as published)
+        first_config: str = "",
+    ):
         super().__init__()
         beat_transformer.require(encoder, "heartlang")
         if not 0 < mask_ratio < 1:
@@ -78,11 +82,11 @@ class Objective(nn.Module):
         known = first_config and not first
         speller, vocabulary = rebuild(first_config) if known else read_first(first)
         self.resolved = {"first": "", "first_config": first_config if known else describe(speller, vocabulary)}
-        for what in ("fs", "n_leads", "tokenizer"):
-            mine, its = getattr(encoder, what), getattr(speller, what)
+        for name in ("fs", "n_leads", "tokenizer"):
+            mine, its = getattr(encoder, name), getattr(speller, name)
             if mine != its:
-                reason = f"{what} is {mine} here and {its} in the first stage"
-                raise EcgError(reason, field=what, file=str(first), fix="cut both stages alike")
+                reason = f"{name} is {mine} here and {its} in the first stage"
+                raise EcgError(reason, field=name, file=str(first), fix="cut both stages alike")
         self.encoder, self.first = encoder, Teacher(speller, vocabulary)
         self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.dim))
         self.head = nn.Linear(encoder.dim, len(vocabulary.quantiser.codes))
@@ -90,32 +94,34 @@ class Objective(nn.Module):
         self.bare_targets, self.score_pads = bare_targets, score_pads
 
     @torch.no_grad()
-    def spell(self, words: beatwords.Words) -> torch.Tensor:
-        """Number of every word in the vocabulary: int64 (batch, n)."""
+    def spell(self, words: beat_tokenizer.Words, which: torch.Tensor | None = None) -> torch.Tensor:
+        """Number of every word in the vocabulary, int64 (batch, n); with which, bool (batch, n), of those words only,
+        record by record: (word,)."""
         speller, vocabulary = self.first[0], self.first[1]
-        return vocabulary.index(speller.sentence(words, bare=self.bare_targets)[:, 1:] * words.real[..., None])
+        states = speller.sentence(words, bare=self.bare_targets)[:, 1:] * words.real[..., None]
+        return vocabulary.index(states if which is None else states[which])
 
-    def hide(self, words: beatwords.Words) -> torch.Tensor:
+    def hide(self, words: beat_tokenizer.Words) -> torch.Tensor:
         """Which words are hidden: bool (batch, n)."""
         batch, n = words.real.shape
         if not self.whole_beats:
             mask = masking.random_tokens(batch, n, round(n * (1 - self.mask_ratio)))[1].to(words.real.device)
         else:
-            beat = beatwords.beat_numbers(words.lead)
+            beat = beat_tokenizer.beat_numbers(words.lead)
             n_beats = int(beat.max()) + 1
             drawn = masking.random_tokens(batch, n_beats, round(n_beats * (1 - self.mask_ratio)))[1]
             mask = drawn.to(beat.device).gather(1, beat)
         return mask if self.score_pads else mask & words.real
 
-    def logits(self, words: beatwords.Words, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, words: beat_tokenizer.Words, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of all codes for the hidden words, record by record: (number of hidden words, code)."""
-        read = self.encoder.sentence(words, hidden, self.mask_token)[:, 1:]
-        return self.head(read[hidden]).float()
+        states = self.encoder.sentence(words, hidden, self.mask_token)[:, 1:]
+        return self.head(states[hidden]).float()
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         words = self.encoder.words(batch.x, batch.peaks)
         hidden = self.hide(words)
-        target, scores = self.spell(words)[hidden], self.logits(words, hidden)
+        target, scores = self.spell(words, hidden), self.logits(words, hidden)
         n = max(1, len(target))
         loss = F.cross_entropy(scores, target, reduction="sum") / n
         counts = torch.bincount(target, minlength=self.head.out_features)

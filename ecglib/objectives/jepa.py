@@ -2,8 +2,10 @@
 
 Variant W (Weimann and Conrad, arXiv 2410.13867): patches over all leads, hidden in runs, each record its own mask.
 Variant K (Kim, arXiv 2410.08559): patches of single leads, the same times hidden in every lead of the batch.
-Defaults are those of short CPU runs; `PUBLISHED` holds the published settings. As in both codes the share of visible
-patches is drawn once per batch; the teacher runs in evaluation mode (in K's code its stochastic depth was active).
+Defaults are those of short CPU runs. Published: W momentum .998 .. .9995, block 10, target_norm off, the teacher as
+product, predictors of 8 to 12 layers; K momentum .996 .. 1, a predictor of 6 layers with 12 heads. As in both codes the
+share of visible patches is drawn once per batch; the teacher runs in evaluation mode (in K's code its stochastic depth
+was active).
 """
 
 import math
@@ -12,41 +14,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.layers import Block, initialise, sincos
-from ecglib.masking import masked_mean, multi_block, random_tokens, time_blocks
-from ecglib.signals import EcgError
-from ecglib.teacher import Teacher, linear_momentum
+from ecglib import EcgError
+from ecglib.models.layers import Block, initialise, sincos
+from ecglib.training.ema import Teacher, linear_momentum
+from ecglib.training.masking import masked_mean, multi_block, random_tokens, time_blocks
 
 PAPER = "ECG-JEPA, arXiv 2410.13867 (variant W), arXiv 2410.08559 (variant K)"
 ENCODER = "vit1d"
+LEARNED = {"loss": ("<", 0.8, "first"), "target_sd": (">", 0.1, "one")}  # arXiv 2410.13867: below, it has collapsed
 DEFAULTS = {  # where the two variants differ
     "W": dict(keep_low=0.15, keep_high=0.25, block=5, beta=0.0, depth=2),
     "K": dict(keep_low=0.3, keep_high=0.4, block=0, beta=1.0, depth=1),
 }
-PUBLISHED = {
-    "jepa_w_xs": dict(variant="W", momentum_start=0.998, momentum_end=0.9995, block=10, target_norm=False,
-                      product="teacher", predictor_depth=8, predictor_heads=4),
-    "jepa_w_s": dict(variant="W", momentum_start=0.998, momentum_end=0.9995, block=10, target_norm=False,
-                      product="teacher", predictor_depth=8, predictor_heads=6),
-    "jepa_w_b": dict(variant="W", momentum_start=0.998, momentum_end=0.9995, block=10, target_norm=False,
-                      product="teacher", predictor_depth=12, predictor_heads=12),
-    "jepa_k": dict(variant="K", momentum_start=0.996, momentum_end=1.0, predictor_depth=6, predictor_heads=12),
-}  # fmt: skip
 
 
 class Predictor(nn.Module):
-    """Transformer that fills in hidden tokens: `width` inside, context and answer of size `dim`.
-
-    repeat: add the positions before every block (K), else once (W, whose codes are interleaved); bias: of Linear
-    layers and norms (K; its queries, keys and values have none in any case).
-    """
+    """Transformer that fills in hidden tokens: `width` inside, context and answer of size `dim`. repeat: add the
+    positions before every block (K), else once (W, whose codes are interleaved); bias: of Linear layers and norms."""
 
     def __init__(self, dim, width, depth, heads, *, bias, repeat, eps):
         super().__init__()
         self.repeat = repeat
         self.into, self.out = nn.Linear(dim, width, bias=bias), nn.Linear(width, dim, bias=bias)
         self.hole = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
-        options = dict(bias=bias, qkv_bias=False, norm_bias=bias, eps=eps)
+        options = dict(bias=bias, qkv_bias=False, eps=eps)
         self.blocks = nn.ModuleList(Block(width, heads, 4 * width, **options) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=eps, bias=bias)
         initialise(self, rising=repeat)
@@ -55,8 +46,8 @@ class Predictor(nn.Module):
         """context (batch, k, dim) at times `keep`, to be continued at times `hidden` (both int64, (batch, .) or (.,))
         -> (batch, hidden, dim)."""
         n_hidden, width = hidden.shape[-1], len(self.hole)
-        place = torch.cat([keep, hidden], -1)
-        position = sincos(place.flatten(), width, interleaved=not self.repeat).view(*place.shape, width)
+        times = torch.cat([keep, hidden], -1)
+        position = sincos(times.flatten(), width, interleaved=not self.repeat).view(*times.shape, width)
         h = torch.cat([self.into(context), self.hole.expand(len(context), n_hidden, -1)], 1)
         for i, block in enumerate(self.blocks):
             h = block(h + position if self.repeat or i == 0 else h)
@@ -65,36 +56,30 @@ class Predictor(nn.Module):
 
 class Objective(nn.Module):
     """Distance between the predictor's answer for hidden patches and the teacher's tokens there, mean over all values.
-
-    variant: "W" (an encoder whose patches cover all leads) or "K" (one whose patches are of single leads: vit1d size
-    small_k, jepa_k). steps: length of the training, for the teacher's momentum, which goes from momentum_start to
-    momentum_end on a straight line. keep_low, keep_high: the visible share is uniform between them (W .15 .. .25; K .3
-    .. .4). block: W: least number of patches hidden in a row (5); K: 0 = single patches at random, else that many runs
-    of 17.5 to 22.5 % each (published: 4; then the visible share follows from them). target_norm: the teacher's tokens
-    are layer-normalised. beta: width of the quadratic part of SmoothL1 (W 0, which is L1; K 1).
-    predictor_width (half the encoder's), predictor_depth (W 2, K 1), predictor_heads. None = the variant's own value.
-    product: what is probed and stored in the end, "student" (the trained encoder) or "teacher" (as published for W),
-    whose values the encoder takes after the last of `steps`. Not for short trainings, after which a teacher is mostly
-    its initial weights: their share is the product of the momenta (0.998 rising to 0.9995: 0.69 after 300 steps, 0.29
-    after 1000; the default momenta: 0.22 after 300).
-    A missing lead is a lead of zeros; in K, where it has tokens of its own, these do not count.
-    Logs: `visible`, the share of patches seen; `target_sd`, the spread of the teacher's normalised, averaged tokens
-    between the records of the batch, mean over its dimensions: near zero = collapse.
-    """
+    Missing leads are zeros; in K their own tokens do not count. product "teacher" (published for W): the encoder takes
+    the teacher's values after the last of `steps`; not for short trainings, after which a teacher is mostly its initial
+    weights (momentum 0.998 to 0.9995: 0.69 of them after 300 steps). Logs: `visible`, the share of patches seen;
+    `target_sd`, the spread of the teacher's averaged tokens between records: near zero = collapse."""
 
     def __init__(
-        self, encoder, variant: str = "W", steps: int = 300, momentum_start: float = 0.99, momentum_end: float = 1.0,
-        keep_low: float | None = None, keep_high: float | None = None, block: int | None = None,
-        target_norm: bool = True, beta: float | None = None, predictor_width: int | None = None,
-        predictor_depth: int | None = None, predictor_heads: int = 4, product: str = "student",
-    ):  # fmt: skip
+        self,
+        encoder,
+        variant: str = "W",  # patches of all leads, or "K": of single leads (vit1d size small_k, jepa_k)
+        steps: int = 300,  # length of the training, for the teacher's momentum
+        momentum_start: float = 0.99,  # of the teacher, on a straight line to
+        momentum_end: float = 1.0,
+        keep_low: float | None = None,  # the visible share is uniform between these two (W .15 .. .25; K .3 .. .4)
+        keep_high: float | None = None,
+        block: int | None = None,  # W: least patches hidden in a row (5). K: number of runs (published: 4); 0 = none
+        target_norm: bool = True,  # the teacher's tokens are layer-normalised
+        beta: float | None = None,  # width of the quadratic part of SmoothL1 (W 0, which is L1; K 1)
+        predictor_width: int | None = None,  # default: half the encoder's
+        predictor_depth: int | None = None,  # W 2, K 1
+        predictor_heads: int = 4,
+        product: str = "student",  # what is probed and stored in the end: the trained encoder, or the "teacher"
+    ):
         super().__init__()
-        if variant not in DEFAULTS:
-            raise EcgError(f"variant={variant!r}", field="variant", fix="use W or K")
-        if getattr(encoder, "joint", None) is not (variant == "W"):
-            kind, size = ("all leads", "small") if variant == "W" else ("single leads", "small_k")
-            raise EcgError(f"variant {variant} needs a transformer on patches of {kind}", field="encoder",
-                           fix=f"use encoder vit1d in a size such as {size}")  # fmt: skip
+        self._check(encoder, variant, product)
         own = DEFAULTS[variant]
         keep_low, keep_high, self.block, self.beta, depth = (
             own[name] if given is None else given
@@ -102,17 +87,23 @@ class Objective(nn.Module):
         )
         if not 0 < keep_low <= keep_high < 1:
             raise EcgError(f"visible share {keep_low} .. {keep_high}", field="keep_low", fix="0 < low <= high < 1")
-        if product not in ("student", "teacher"):
-            raise EcgError(f"product={product!r}", field="product", fix="use student or teacher")
-        self.product = product
-        self.variant, self.keep, self.target_norm = variant, (keep_low, keep_high), target_norm
+        self.product, self.variant, self.target_norm, self.keep = product, variant, target_norm, (keep_low, keep_high)
         self.momentum = dict(steps=steps, start=momentum_start, end=momentum_end)
         self.encoder, self.teacher = encoder, Teacher(encoder)
-        norm = encoder.norm
-        self.predictor = Predictor(
-            encoder.dim, predictor_width or encoder.dim // 2, depth, predictor_heads,
-            bias=norm.bias is not None, repeat=variant == "K", eps=norm.eps,
-        )  # fmt: skip
+        like_encoder = dict(bias=encoder.norm.bias is not None, eps=encoder.norm.eps)
+        width = predictor_width or encoder.dim // 2
+        self.predictor = Predictor(encoder.dim, width, depth, predictor_heads, repeat=variant == "K", **like_encoder)
+
+    @staticmethod
+    def _check(encoder, variant: str, product: str) -> None:
+        if variant not in DEFAULTS:
+            raise EcgError(f"variant={variant!r}", field="variant", fix="use W or K")
+        if getattr(encoder, "joint", None) is not (variant == "W"):
+            kind, size = ("all leads", "small") if variant == "W" else ("single leads", "small_k")
+            reason = f"variant {variant} needs a transformer on patches of {kind}"
+            raise EcgError(reason, field="encoder", fix=f"use encoder vit1d in a size such as {size}")
+        if product not in ("student", "teacher"):
+            raise EcgError(f"product={product!r}", field="product", fix="use student or teacher")
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         times = batch.x.shape[-1] // self.encoder.patch
@@ -129,8 +120,8 @@ class Objective(nn.Module):
         n_hidden = hidden.shape[-1]
         if self.variant == "W":
             return lead_mask.new_ones(len(lead_mask), n_hidden)
-        there = lead_mask if self.encoder.rows is None else lead_mask[:, self.encoder.rows]
-        return there.repeat_interleave(n_hidden, 1)
+        recorded = lead_mask if self.encoder.rows is None else lead_mask[:, self.encoder.rows]
+        return recorded.repeat_interleave(n_hidden, 1)
 
     def masks(self, batch: int, times: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Times (patch numbers) that are seen and hidden, rising, on the CPU: (batch, .) for W, (.,) for K."""
@@ -139,16 +130,11 @@ class Objective(nn.Module):
         if self.variant == "W":
             keep, mask = multi_block(batch, times, math.ceil(share * times), self.block)
             return keep, mask.nonzero()[:, 1].view(batch, -1)
-        mask = time_blocks(times, self.block) if self.block else self.single(times, share)
-        return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
-
-    @staticmethod
-    def single(times: int, share: float) -> torch.Tensor:
-        """K's random mask, bool (times,): int(times * (1 - share)) patches are hidden."""
         n_hidden = int(times * (1 - share))
-        if n_hidden < 1:
+        if not self.block and n_hidden < 1:
             raise EcgError(f"{times} patches: none to hide", field="x", fix="use longer signals")
-        return random_tokens(1, times, times - n_hidden)[1][0]
+        mask = time_blocks(times, self.block) if self.block else random_tokens(1, times, times - n_hidden)[1][0]
+        return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
 
     @torch.no_grad()
     def targets(self, x: torch.Tensor) -> torch.Tensor:
@@ -176,14 +162,13 @@ class Objective(nn.Module):
     def at(self, tokens: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """The tokens (batch, token, dim) at `times`, of every lead."""
         index = self.tokens_at(times, tokens.shape[1])
-        return (
-            tokens[:, index] if index.ndim == 1 else tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
-        )
+        if index.ndim == 1:
+            return tokens[:, index]
+        return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
 
     def after_step(self, step: int) -> None:
         """Move the teacher after optimiser step `step` (0 ..). K counts that step; W updates before the next forward
-        pass with that step's momentum, which is the same as now. With product="teacher" the encoder takes the teacher's
-        values after the last of `steps`. EcgError for a training longer than `steps`, whose schedule has ended."""
+        pass, which is the same as now. EcgError for a training longer than `steps`, whose schedule has ended."""
         if step >= self.momentum["steps"]:
             reason = f"step {step + 1} of a training planned for {self.momentum['steps']}"
             raise EcgError(reason, field="steps", fix="give the objective the number of steps of the training")

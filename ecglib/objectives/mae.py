@@ -2,7 +2,8 @@
 
 Spectral loss, spectral filters in the encoder and prototypes of two grains are OUR READING of the abstract of "Masked
 Autoencoders that Feel the Heart" (arXiv 2506.22495), whose equations and code are not public: inspired by it, never a
-reproduction. Its idea is that dominant repetitive waves hide subtle local cues; `ecglib.bias` measures that.
+reproduction. Its idea is that dominant repetitive waves hide subtle local cues, which
+`ecglib.evaluation.simplicity_bias` measures.
 """
 
 import math
@@ -11,25 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.contrast import cosine
-from ecglib.layers import Block, initialise, sincos
-from ecglib.masking import masked_mean, random_tokens
-from ecglib.signals import EcgError
-from ecglib.teacher import Teacher, linear_momentum, sinkhorn
+from ecglib import EcgError
+from ecglib.models.layers import Block, initialise, sincos
+from ecglib.training.ema import Teacher, linear_momentum
+from ecglib.training.losses import cosine, sinkhorn
+from ecglib.training.masking import masked_mean, random_tokens
 
 PAPER = "MAE, arXiv 2111.06377; with filters and prototypes our reading of Feel the Heart, arXiv 2506.22495"
 ENCODER = "vit1d"
+LEARNED = {"time": ("<", 0.8, "one")}  # error of the hidden patches: 1 = their mean
 DOMAINS = ("time", "frequency")
 T_STUDENT, T_TEACHER, ITERATIONS = 0.1, 0.05, 3  # of assignments to prototypes
 FLAT = 1e-6  # added to the variance of a patch
 
 
-def normalised(patches: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Patches (batch, n, values) with mean 0 and sd 1 each, over the values that are there: bool (batch, 1, values)."""
-    patches, there = patches.float(), there.float()
-    count = there.sum(-1, keepdim=True).clamp_min(1)
-    centred = patches - (patches * there).sum(-1, keepdim=True) / count
-    return centred * ((centred.square() * there).sum(-1, keepdim=True) / count + FLAT).rsqrt()
+def normalised(patches: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
+    """Patches (batch, n, values) with mean 0 and sd 1 each, over the recorded values: bool (batch, 1, values)."""
+    patches, recorded = patches.float(), recorded.float()
+    count = recorded.sum(-1, keepdim=True).clamp_min(1)
+    centred = patches - (patches * recorded).sum(-1, keepdim=True) / count
+    return centred * ((centred.square() * recorded).sum(-1, keepdim=True) / count + FLAT).rsqrt()
 
 
 def spectrum_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -40,11 +42,9 @@ def spectrum_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def summaries(h: torch.Tensor, seen: torch.Tensor, size: int):
     """Every `size` tokens in a row as two vectors: their mean, and the mean over frequencies of their log spectrum.
-
-    h: (batch, n, dim); seen: bool (batch, n), tokens that count. Unseen tokens are zeros to the Fourier transform,
-    which is scaled to the energy that all would have. Returns (mean, spectrum, there): float32 (batch, group, dim)
-    twice and bool (batch, group), whether the group has a seen token; the last group may be short.
-    """
+    h: (batch, n, dim); seen: bool (batch, n), tokens that count, the others are zeros to the transform, which is scaled
+    to the energy that all would have. Returns (mean, spectrum, known): float32 (batch, group, dim) twice and bool
+    (batch, group), whether the group has a seen token; the last group may be short."""
     short = -h.shape[1] % size
     h = F.pad(h.float() * seen[..., None], (0, 0, 0, short)).unflatten(1, (-1, size))
     count = F.pad(seen, (0, short)).unflatten(1, (-1, size)).sum(2)[..., None]
@@ -53,11 +53,11 @@ def summaries(h: torch.Tensor, seen: torch.Tensor, size: int):
     return h.sum(2) / filled, spectrum.log1p().mean(2), count[..., 0] > 0
 
 
-def contrasted(z: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """z (batch, group, dim) with mean 0 and sd 1 over the records that are there (bool (batch, group)), for every group
-    and channel. What all records share - positions above all - would else fill the cosines, and near-equal cosines make
-    equal assignments, which are free of charge to predict."""
-    weight = there[..., None].float()
+def contrasted(z: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """z (batch, group, dim) with mean 0 and sd 1 over the records whose group is known (bool (batch, group)): what all
+    share, positions above all, would fill the cosines, and near-equal cosines make assignments that are free to
+    predict."""
+    weight = known[..., None].float()
     count = weight.sum(0).clamp_min(1)
     z = (z - (z * weight).sum(0) / count) * weight
     return z * (z.square().sum(0) / count + FLAT).rsqrt()
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
 
 
 def on_grid(h: torch.Tensor, keep: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
-    """h (batch, kept, dim) at its places `keep` (batch, kept) of the grid `empty` (batch, n, dim)."""
+    """h (batch, kept, dim) at its positions `keep` (batch, kept) of the grid `empty` (batch, n, dim)."""
     return empty.to(h).scatter(1, keep[..., None].expand_as(h), h)
 
 
@@ -102,24 +102,28 @@ class Prototypes(nn.Module):
 class Objective(nn.Module):
     """Rebuild the hidden patches from the visible ones: MSE of normalised patches + frequency x spectral loss +
     prototype_weight x prototype loss. By default the plain masked autoencoder; our reading of Feel the Heart is
-    frequency=0.5, prototypes=64 around an encoder with filters (vit1d "small_mae").
-
-    mask_ratio: share of hidden patches; decoder_dim, decoder_depth: its layers. frequency: weight of the MSE of
-    log(1 + |rfft|) of every lead's patch. prototypes: 0 = none, else their number in the first of `prototype_sets` sets
-    (64 and 3 sets: 64, 256, 1024): the student, who sees the visible patches, predicts which prototypes an exponential
-    moving average of itself that sees all is assigned to, balanced by Sinkhorn - for the whole record (coarse) and for
-    groups of `beat` seconds (fine), for their mean token (time) and their spectrum over tokens (frequency); the mean of
-    the four. Coarse and fine share one head of prototypes; time and frequency have their own. momentum: of the average
-    at first, 1 at `steps`; the default suits long trainings, a few hundred steps need 0.99. fs: Hz of x.
-    Positions, of encoder and decoder, are sines and cosines. Hidden patches are zeroed in the raw signal, before a
-    filter could spread them. Missing leads are not rebuilt.
-    """
+    frequency=0.5, prototypes=64 around vit1d "small_mae".
+    With prototypes the student, who sees the visible patches, predicts which of them an exponential moving average of
+    itself that sees all is assigned to, balanced by Sinkhorn - for the whole record and for groups of `beat` seconds,
+    for their mean token (time) and their spectrum over tokens (frequency); the mean of the four. Time and frequency
+    have their own heads. Hidden patches are zeroed in the raw signal, before a filter could spread them. Missing leads
+    are not rebuilt."""
 
     def __init__(
-        self, encoder, mask_ratio: float = 0.75, decoder_dim: int = 64, decoder_depth: int = 1, frequency: float = 0.0,
-        prototypes: int = 0, prototype_sets: int = 1, prototype_weight: float = 0.5, beat: float = 0.8,
-        momentum: float = 0.996, steps: int = 1000, fs: float = 100.0,
-    ):  # fmt: skip
+        self,
+        encoder,
+        mask_ratio: float = 0.75,  # share of hidden patches
+        decoder_dim: int = 64,
+        decoder_depth: int = 1,  # layers
+        frequency: float = 0.0,  # weight of the MSE of log(1 + |rfft|) of every lead's patch
+        prototypes: int = 0,  # 0 = none, else their number in the first of
+        prototype_sets: int = 1,  # sets, each four times as large as the one before
+        prototype_weight: float = 0.5,
+        beat: float = 0.8,  # s
+        momentum: float = 0.996,  # of the moving average at first, 1 at `steps`; a few hundred steps need 0.99
+        steps: int = 1000,
+        fs: float = 100.0,  # Hz of x
+    ):
         super().__init__()
         if not getattr(encoder, "joint", False):
             reason = "tokens have to be patches of all leads, embedded apart from one another"
@@ -142,9 +146,9 @@ class Objective(nn.Module):
         target = self.encoder.patches(batch.x)
         keep, mask = (m.to(batch.x.device) for m in self.draw(*target.shape[:2]))
         h = self.encode(batch.x, keep, mask)
-        there = batch.lead_mask.repeat_interleave(self.encoder.patch, 1)[:, None]
-        target, predicted = normalised(target, there), self.decoder(h, keep, mask.shape[1]).float()
-        loss = masked_mean((predicted - target).square(), there * mask[..., None])
+        recorded = batch.lead_mask.repeat_interleave(self.encoder.patch, 1)[:, None]
+        target, predicted = normalised(target, recorded), self.decoder(h, keep, mask.shape[1]).float()
+        loss = masked_mean((predicted - target).square(), recorded * mask[..., None])
         logs = {"time": loss.detach()}
         if self.frequency:
             error = spectrum_error(*(p.unflatten(-1, (self.encoder.n_leads, -1)) for p in (predicted, target)))
@@ -176,12 +180,15 @@ class Objective(nn.Module):
         student = on_grid(h, keep, h.new_zeros(whole.shape))
         losses, means, each = [], [], []
         for size in (whole.shape[1], self.group):
-            *mine, there = summaries(student, ~mask, size)
-            *theirs, all_there = summaries(whole, torch.ones_like(mask), size)
-            for seen, goal, own, slow in zip(mine, theirs, self.prototypes, self.teacher.copies[1:], strict=True):
-                for s, t in zip(own(contrasted(seen, there)), slow(contrasted(goal, all_there)), strict=True):
-                    logits = s.float()[there.flatten()] / T_STUDENT
-                    losses.append(F.cross_entropy(logits, sinkhorn(t, T_TEACHER, ITERATIONS)[there.flatten()]))
+            *seen, known = summaries(student, ~mask, size)
+            *goals, all_known = summaries(whole, torch.ones_like(mask), size)
+            for of_student, of_teacher, own, slow in zip(
+                seen, goals, self.prototypes, self.teacher.copies[1:], strict=True
+            ):
+                cosines = own(contrasted(of_student, known)), slow(contrasted(of_teacher, all_known))
+                for s, t in zip(*cosines, strict=True):
+                    logits = s.float()[known.flatten()] / T_STUDENT
+                    losses.append(F.cross_entropy(logits, sinkhorn(t, T_TEACHER, ITERATIONS)[known.flatten()]))
                     p = logits.detach().softmax(-1)
                     means.append(entropy(p.mean(0)))
                     each.append(entropy(p).mean())
@@ -189,7 +196,6 @@ class Objective(nn.Module):
         return torch.stack(losses).mean(), monitors
 
     def after_step(self, step: int) -> None:
-        """Move the teacher after the optimiser's step number `step` (0 ..)."""
         if self.teacher is not None:
             momentum = linear_momentum(step, self.steps, self.momentum, 1.0)
             self.teacher.update(self.encoder, *self.prototypes, momentum=momentum)

@@ -1,7 +1,7 @@
 """MELP (arXiv 2506.21803): an ECG and its report agree as a whole, word by word, and sentence by beat.
 
 Rhythm: the mean of the beat embeddings and the whole report find each other (CLIP). Token: a decoder that sees the ECG
-writes the report. Beat: every sentence of a report looks for the beats it speaks of.
+writes the report. Beat: every sentence of a report finds the beats that it describes.
 
 Ours: a small causal text encoder trained along (`text_encoder` names a pretrained one); sentences attend to beats by
 cosine alone, since the published first softmax, over the sentences of a report, is 1 where there is one sentence and
@@ -14,15 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.contrast import Scale, clip, cosine, direction, halves, symmetric
-from ecglib.encoders.wav2vec import Pooler
-from ecglib.layers import Block
-from ecglib.masking import lead_drop
-from ecglib.signals import EcgError
-from ecglib.text import PAD, UNKNOWN, PretrainedTextEncoder, TextEncoder, sentence_of, vocabulary, was_cut
+from ecglib import EcgError, models
+from ecglib.models.encoders.wav2vec import Pooler
+from ecglib.models.layers import Block
+from ecglib.models.text import PAD, UNKNOWN, PretrainedTextEncoder, TextEncoder, sentence_of, vocabulary, was_cut
+from ecglib.training.losses import Scale, clip, cosine, direction, halves, symmetric
+from ecglib.training.masking import lead_drop
 
 PAPER = "MELP, arXiv 2506.21803"
 ENCODER = "wav2vec"
+LEARNED = {"rhythm": ("<", 0.8, "first")}
+READS_REPORTS = True
 ATTENTION = ("regions", "published")
 
 
@@ -33,11 +35,9 @@ def from_data(data) -> dict:
 
 def matching(beats, sentences, present, attention: str = "regions") -> torch.Tensor:
     """How well each report fits each ECG, float32 (ecg, report): 10 log sum_w exp(5 cos(sentence_w, context_w)).
-
-    beats (ecg, beat, dim), sentences (report, sentence, dim), present bool (report, sentence). The context of a
-    sentence is the sum of the beats weighted by a softmax over them of 4 a: a is their cosine with the sentence, or
-    (attention "published") a softmax over the sentences of the report of their dot products.
-    """
+    beats (ecg, beat, dim), sentences (report, sentence, dim), present bool (report, sentence). A sentence's context is
+    the sum of the beats weighted by a softmax over them of 4 a: a is their cosine, or (attention "published") a softmax
+    over the sentences of the report of their dot products."""
     with torch.autocast(beats.device.type, enabled=False):
         beats, sentences = beats.float(), sentences.float()
         dot = torch.einsum("ird,jwd->ijwr", beats, direction(sentences))  # with sentences of length 1
@@ -54,10 +54,8 @@ def matching(beats, sentences, present, attention: str = "regions") -> torch.Ten
 
 
 def means(states: torch.Tensor, sentence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token states (batch, token, dim) -> (means float32 (batch, sentence, dim), present (batch, sentence)).
-
-    sentence: int64 (batch, token), the number of each token's sentence, -1 for none.
-    """
+    """Token states (batch, token, dim) -> (means float32 (batch, sentence, dim), present (batch, sentence)); sentence:
+    int64 (batch, token), the number of each token's sentence, -1 for none."""
     member = F.one_hot(sentence + 1)[..., 1:].float()
     count = member.sum(1).unsqueeze(-1)
     with torch.autocast(states.device.type, enabled=False):
@@ -65,23 +63,29 @@ def means(states: torch.Tensor, sentence: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 class Objective(nn.Module):
-    """rhythm * CLIP + token * captioning + beat * matching of sentences and beats.
-
-    vocabulary: words of the reports (`from_data`); text_encoder: "" = an own small one of text_dim and text_depth, or
-    the name of a BERT-like model at Hugging Face; text_length: tokens of a report, the rest is cut (log `cut`).
-    beat_queries: for encoders without beat queries of their own; caption_queries: what the decoder of decoder_depth
-    layers sees of an ECG; shared: width in which ECG and report meet. lead_dropout: chance of a lead to be zeroed in
-    training, never all. attention: "regions" or "published", see `matching`. identical: records with the same report
-    and records of the same patient belong together; False, as published: every other record is a negative.
-    A batch in which no record has a report raises EcgError.
-    """
+    """rhythm * CLIP + token * captioning + beat * matching of sentences and beats. EcgError for a batch without a
+    report."""
 
     def __init__(
-        self, encoder, vocabulary: str = "", rhythm: float = 1.0, token: float = 2.0, beat: float = 0.2,
-        lead_dropout: float = 0.5, attention: str = "regions", shared: int = 64, beat_queries: int = 10,
-        caption_queries: int = 16, decoder_depth: int = 1, heads: int = 4, text_encoder: str = "", text_dim: int = 96,
-        text_depth: int = 1, text_length: int = 32, identical: bool = True,
-    ):  # fmt: skip
+        self,
+        encoder,
+        vocabulary: str = "",  # words of the reports (`from_data`)
+        rhythm: float = 1.0,  # weight, as the next two
+        token: float = 2.0,
+        beat: float = 0.2,
+        lead_dropout: float = 0.5,  # chance of a lead to be zeroed in training, never all
+        attention: str = "regions",  # or "published", see `matching`
+        shared: int = 64,  # width in which ECG and report meet
+        beat_queries: int = 10,  # for encoders without beat queries of their own
+        caption_queries: int = 16,  # what the decoder sees of an ECG
+        decoder_depth: int = 1,  # layers
+        heads: int = 4,
+        text_encoder: str = "",  # a BERT-like model at Hugging Face; "" = an own small one of
+        text_dim: int = 96,
+        text_depth: int = 1,  # layers
+        text_length: int = 32,  # tokens of a report, the rest is cut (log `cut`)
+        identical: bool = True,  # False, as published: every other record is a negative
+    ):
         super().__init__()
         if attention not in ATTENTION:
             raise EcgError(f"attention={attention!r}", field="attention", fix=f"use one of {', '.join(ATTENTION)}")
@@ -112,9 +116,9 @@ class Objective(nn.Module):
         pooler = self.encoder.beats if self.beat_pooler is None else self.beat_pooler
         return self.project(pooler(tokens))
 
-    def embed(self, x: torch.Tensor) -> torch.Tensor:
+    def embed(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:
         """x (batch, lead, time) -> (batch, shared), to be compared with `embed_text` by cosine."""
-        return self.beats(self.encoder.tokens(x)).mean(1)
+        return self.beats(models.tokens(self.encoder, x, lead_mask)).mean(1)
 
     def embed_text(self, texts) -> torch.Tensor:
         """Texts -> (text, shared)."""
@@ -125,12 +129,13 @@ class Objective(nn.Module):
         return not (self.text.tokenizer([text]) == UNKNOWN).any()
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
-        ids, x = self.text.tokenizer(batch.text), self.view(batch)
+        ids, (x, lead_mask) = self.text.tokenizer(batch.text), self.view(batch)
         rows = (sentence_of(ids) >= 0).any(1).nonzero().squeeze(1)
         if not len(rows):
             raise EcgError("no record of this batch has a report", field="report", fix="train on a cohort with reports")
-        ids, x = ids[rows].to(x.device), x[rows.to(x.device)]
-        tokens, (states, whole) = self.encoder.tokens(x), self.text(ids)
+        on_device = rows.to(x.device)
+        ids, x, lead_mask = ids[rows].to(x.device), x[on_device], lead_mask[on_device]
+        tokens, (states, whole) = models.tokens(self.encoder, x, lead_mask), self.text(ids)
         beats, reports = self.beats(tokens), self.project_text(whole)
         same = self.together(ids, batch.patient_id[rows.to(batch.patient_id.device)].to(x.device))
         rhythm = symmetric(clip(beats.mean(1), reports, self.scale, same))
@@ -151,12 +156,12 @@ class Objective(nn.Module):
             return None
         return (ids[:, None] == ids).all(-1) | (patient_id[:, None] == patient_id)
 
-    def view(self, batch) -> torch.Tensor:
-        """x (batch, lead, time); in training with random leads zeroed."""
+    def view(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (batch, lead, time) and its lead_mask (batch, lead); in training with random leads zeroed."""
         if not (self.training and self.lead_dropout):
-            return batch.x
-        kept = lead_drop(*batch.x.shape[:2], self.lead_dropout, batch.lead_mask)
-        return batch.x * kept.unsqueeze(-1).to(batch.x.device)
+            return batch.x, batch.lead_mask
+        kept = lead_drop(*batch.x.shape[:2], self.lead_dropout, batch.lead_mask).to(batch.x.device)
+        return batch.x * kept.unsqueeze(-1), kept & batch.lead_mask
 
     def caption(self, tokens, states, ids) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy of each next token of the reports ids (batch, token), PADs left out, and the share that the

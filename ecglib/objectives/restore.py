@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib import layers, masking
-from ecglib.encoders import autoencoder
-from ecglib.encoders.autoencoder import minmax
-from ecglib.signals import EcgError
+from ecglib import EcgError
+from ecglib.models import layers
+from ecglib.models.encoders import autoencoder
+from ecglib.models.encoders.autoencoder import minmax
+from ecglib.training import masking
 
 PAPER = "Multi-scale cross-restoration, arXiv 2308.01639"
 ENCODER = "autoencoder"
+LEARNED = {"error": ("<", 0.5, "first")}
 ROWS = "normal"
 WINDOW_S, BEFORE_S, BEAT_S, TREND_S, SMOOTH_S = 9.6, 0.28, 0.96, 0.02, 0.03
 LIMIT = 10.0  # of the log-variance, so that its exponential stays finite
@@ -45,7 +47,7 @@ def weighted(error: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
 
 
 class Cross(nn.Module):
-    """Global and local tokens look at each other; two-layer networks over the token axis add what they found."""
+    """Global and local tokens attend to each other; two-layer networks over the token axis add the result."""
 
     def __init__(self, dim: int, n_global: int, n_local: int, heads: int, dropout: float):
         super().__init__()
@@ -62,18 +64,21 @@ class Cross(nn.Module):
 
 
 class Objective(nn.Module):
-    """Restoration of masked samples, weighted by a learned variance; `score` and `localise` say what is anomalous.
-
-    fs: Hz of x. mask_ratio: share of the `patches` of the global window, and of the beat, that are hidden. variance:
-    "lead", a log-variance of every lead, or "shared", one for all (as published). masked_trend: False shows the whole
-    slope to the trend branch (as published; the answer leaks). A record longer than the window is cut at random in
-    training; one without a usable beat in the window trains the other two branches.
-    """
+    """Restoration of masked samples, weighted by a learned variance; `score` and `localise` say what is anomalous. A
+    record longer than the window is cut at random in training; one without a usable beat trains the other two
+    branches."""
 
     def __init__(
-        self, encoder, fs: float = 100.0, mask_ratio: float = 0.3, patches: int = 96, heads: int = 2,
-        dropout: float = 0.1, variance: str = "lead", masked_trend: bool = True,
-    ):  # fmt: skip
+        self,
+        encoder,
+        fs: float = 100.0,  # Hz of x
+        mask_ratio: float = 0.3,  # hidden share of the patches of the global window, and of the beat
+        patches: int = 96,  # of the global window
+        heads: int = 2,
+        dropout: float = 0.1,
+        variance: str = "lead",  # a log-variance of every lead, or "shared", one for all (as published)
+        masked_trend: bool = True,  # False: the trend branch sees the whole slope (as published; the answer leaks)
+    ):
         super().__init__()
         self._check(encoder, mask_ratio, variance)
         self.encoder, self.mask_ratio, self.patches, self.masked_trend = encoder, mask_ratio, patches, masked_trend
@@ -102,8 +107,7 @@ class Objective(nn.Module):
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         x = self._padded(batch.x)
-        spare = x.shape[-1] - self.window
-        n = len(x)
+        n, spare = len(x), x.shape[-1] - self.window
         start = torch.randint(spare + 1, (n,)) if self.training else torch.full((n,), spare // 2)
         start = start.to(x.device)
         x = cut(x, start, self.window)
@@ -111,29 +115,26 @@ class Objective(nn.Module):
         choice = torch.rand(usable.shape) if self.training else self._in_turn(usable)
         first, has = self._pick(first, usable, choice.to(x.device))
         inside = (start[:, None] + torch.arange(self.window, device=x.device)) < batch.x.shape[-1]
-        hide, hide_local = self.random_masks(n)
-        hide, hide_local = hide.to(x.device), hide_local.to(x.device)
+        hide, hide_local = (mask.to(x.device) for mask in self.random_masks(n))
         terms = self.restored(minmax(x), minmax(cut(x, first, self.beat)), hide, hide_local)
         (error, s), error_trend, (error_local, s_local) = terms
-        there = batch.lead_mask.unsqueeze(-1)
-        seen, seen_local = (there & (hide & inside)[:, None]).float(), there & (hide_local & has[:, None])[:, None]
+        recorded = batch.lead_mask.unsqueeze(-1)
+        scored = (recorded & (hide & inside)[:, None]).float()
+        scored_local = recorded & (hide_local & has[:, None])[:, None]
         logs = {
-            "global": masking.masked_mean(weighted(error, s), seen),
-            "local": masking.masked_mean(weighted(error_local, s_local), seen_local),
+            "global": masking.masked_mean(weighted(error, s), scored),
+            "local": masking.masked_mean(weighted(error_local, s_local), scored_local),
+            "trend": masking.masked_mean(error_trend, scored),
         }
-        logs["trend"] = masking.masked_mean(error_trend, seen)
-        return sum(logs.values()), {k: v.detach() for k, v in logs.items()} | {
-            "error": masking.masked_mean(error, seen).detach()
-        }
+        loss, logs["error"] = sum(logs.values()), masking.masked_mean(error, scored)
+        return loss, {k: v.detach() for k, v in logs.items()}
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
         return F.pad(x.float(), (0, max(0, self.window - x.shape[-1])))
 
     def beats(self, peaks: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """First samples (batch, n) of the beats around peaks, from `start` (batch,) on, and which lie in the window.
-
-        With a further column, never usable: the middle of the window.
-        """
+        """First samples (batch, n + 1) of the beats around peaks, from `start` (batch,) on, and which lie in the
+        window; the last, never usable, is the middle of the window."""
         first = peaks - self.before - start[:, None]
         usable = (peaks >= 0) & (first >= 0) & (first + self.beat <= self.window)
         middle = (self.window - self.beat) // 2
@@ -152,38 +153,33 @@ class Objective(nn.Module):
         return first.gather(1, best[:, None]).squeeze(1), has
 
     def random_masks(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden samples of n records: bool (n, window), whole patches, and (n, beat), one span.
-
-        A span that leaves the beat enters it again in front, so that every sample is hidden equally often.
-        """
+        """Hidden samples of n records: bool (n, window), whole patches, and (n, beat), one span, continued in front
+        where it leaves the beat, so that every sample is hidden equally often."""
         n_hidden = max(1, round(self.mask_ratio * self.patches))
         patch = masking.random_tokens(n, self.patches, self.patches - n_hidden)[1]
         span = max(1, round(self.mask_ratio * self.beat))
         since = (torch.arange(self.beat) - torch.randint(self.beat, (n, 1))) % self.beat
-        return patch[:, self.parts(self.window, self.patches)], since < span
+        return patch[:, self.pieces(self.window, self.patches)], since < span
 
     def tiles(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Complementary masks, bool (1, window) and (1, beat): together they hide every sample exactly once."""
         n = max(2, round(1 / self.mask_ratio))
-        patch, span = self.parts(self.window, self.patches) % n, self.parts(self.beat, n)
+        patch, span = self.pieces(self.window, self.patches) % n, self.pieces(self.beat, n)
         return [((patch == k)[None], (span == k)[None]) for k in range(n)]
 
     @staticmethod
-    def parts(length: int, n: int) -> torch.Tensor:
-        """Number of the part, of n about equal ones, that each of `length` samples lies in."""
+    def pieces(length: int, n: int) -> torch.Tensor:
+        """Number of the piece, of n about equal ones, that each of `length` samples lies in."""
         return torch.arange(length) * n // length
 
     def restored(self, x, beat, hide, hide_local):
-        """(squared error, log-variance) of the global branch, squared error of the trend's, then the local branch's.
-
-        x: scaled (batch, lead, window); beat: scaled (batch, lead, beat); hide: what is masked, bool (batch, time).
-        """
+        """(squared error, log-variance) of the global branch, squared error of the trend's, then the local branch's; x,
+        beat: scaled (batch, lead, time); hide: what is masked, bool (batch, time)."""
         g, slope = self._context(x, hide)
         g, local = self._crossed(g, beat, hide_local)
         return *self._whole(g, slope, x), self._errors(self.local_decoder(local), beat)
 
     def _context(self, x, hide):
-        """Latents of the masked window and of its masked slope."""
         slope = trend(x, self.width)
         if self.masked_trend:  # a slope is known where none of its samples is hidden
             near = F.max_pool1d(hide.float()[:, None], 2 * self.width + 1, 1, self.width) > 0
@@ -257,9 +253,9 @@ class Objective(nn.Module):
         beat, hide_local = minmax(cut(x[record], first, self.beat)), hide_local[record]
         local = self._crossed(context[record], beat, hide_local)[1]
         error, s = self._errors(self.local_decoder(local), beat)
-        place = record[:, None], first[:, None] + torch.arange(self.beat, device=x.device)
-        maps[3].index_put_(place, (torch.exp(-s) * error * share[record]).sum(1) * hide_local, accumulate=True)
-        maps[4].index_put_(place, hide_local.to(x.dtype), accumulate=True)
+        samples = record[:, None], first[:, None] + torch.arange(self.beat, device=x.device)
+        maps[3].index_put_(samples, (torch.exp(-s) * error * share[record]).sum(1) * hide_local, accumulate=True)
+        maps[4].index_put_(samples, hide_local.to(x.dtype), accumulate=True)
 
 
 def windows(n_times: int, length: int) -> list[int]:

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib.augment import first_lead, gain, random_lead_view, roll
-from ecglib.labels import POSSIBLE, PRESENT, UNKNOWN
-from ecglib.masking import lead_drop
-from ecglib.signals import EcgError
+from ecglib import EcgError, models
+from ecglib.data.labels import POSSIBLE, PRESENT, UNKNOWN
+from ecglib.training.augment import first_lead, gain, random_lead_view, roll
+from ecglib.training.masking import lead_drop
 
 PAPER = "ECGFounder, arXiv 2410.04133"
 ENCODER = "net1d"
+LEARNED = {"loss": ("<", 0.8, "first")}
 DRAWS_LEADS = True  # random_lead_view
 POSSIBLE_TARGETS = {"unknown": None, "present": 1.0, "absent": 0.0, "half": 0.5}
 
@@ -37,86 +38,101 @@ def focal_margin_positive(z: torch.Tensor, margin: float = 1.0) -> torch.Tensor:
 
 
 class Objective(nn.Module):
-    """Linear head on the encoder and a loss over the known labels.
-
-    n_labels: number of label columns. loss: "hill" (positive-unlabelled) or "bce"; gamma: of the Hill negatives;
-    positive: "log" (-log p) or "focal_margin". possible: what a possible statement counts as: "unknown" (left out, the
-    default), "present", "absent" or "half". lead_views: the encoder sees one lead; training draws one of the seven
-    frontal-plane views of each 12-lead record, evaluation takes the first lead that is there. lead_dropout: chance of
-    each of several leads to be zeroed in training, though never all; gain: sd of the log of a random amplitude factor;
-    shift: roll each record by its own random time.
-    The loss is summed over the known entries and divided by batch x labels, so that unknown entries weigh nothing and
-    the mean over processes equals the loss of the whole batch.
-    """
+    """Linear head on the encoder and a loss over the known labels, whose sum is divided by batch x labels, so that
+    unknown entries weigh nothing and the mean over processes equals the loss of the whole batch. With lead_views the
+    encoder sees one of the seven frontal-plane views in training, in evaluation the first lead that is there."""
 
     def __init__(
         self,
         encoder,
-        n_labels: int = 5,
-        loss: str = "hill",
-        gamma: float = 1.5,
-        positive: str = "log",
-        possible: str = "unknown",
+        n_labels: int = 5,  # label columns
+        loss: str = "hill",  # positive-unlabelled, or "bce"; "huber" for numbers in place of states
+        gamma: float = 1.5,  # of the Hill negatives
+        positive: str = "log",  # -log p, or "focal_margin"
+        possible: str = "unknown",  # what a possible statement counts as: left out, "present", "absent" or "half"
         lead_views: bool = False,
-        lead_dropout: float = 0.0,
-        gain: float = 0.0,
-        shift: bool = False,
+        lead_dropout: float = 0.0,  # chance of each of several leads to be zeroed in training, though never all
+        gain: float = 0.0,  # sd of the log of a random amplitude factor
+        shift: bool = False,  # roll each record by its own random time
+        pooling: str = "",  # of the tokens, such as "mean+max", in place of the encoder's own vector
+        mixup: float = 0.0,  # a of the Beta(a, a) by which records and their targets are mixed in pairs; 0 = off
+        dropout: float = 0.0,  # before the head
     ):
         super().__init__()
         for field, value, valid in (
-            ("loss", loss, ("hill", "bce")),
+            ("loss", loss, ("hill", "bce", "huber")),
             ("positive", positive, ("log", "focal_margin")),
             ("possible", possible, tuple(POSSIBLE_TARGETS)),
         ):
             if value not in valid:
                 raise EcgError(f"{field}={value!r}", field=field, fix=f"use one of {', '.join(valid)}")
-        self.encoder, self.head = encoder, nn.Linear(encoder.dim, n_labels)
+        self.encoder, self.pooling, self.mixup = encoder, pooling, mixup
+        self.head = nn.Linear(models.pooled_width(encoder, pooling), n_labels)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.head.bias)
         self.loss, self.gamma, self.positive, self.possible = loss, gamma, positive, POSSIBLE_TARGETS[possible]
         self.lead_views, self.lead_dropout, self.gain, self.shift = lead_views, lead_dropout, gain, shift
 
-    def logits(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """x (batch, lead, time), lead_mask bool (batch, lead) -> (batch, label), without augmentation; with lead_views
-        the first lead that is there counts (without a mask, the first)."""
+    def logits(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None, peaks=None) -> torch.Tensor:
+        """x (batch, lead, time), lead_mask bool (batch, lead), peaks int64 (batch, n) -> (batch, label), without
+        augmentation; with lead_views the first lead that is there counts (without a mask, the first)."""
         if self.lead_views:
-            x = x[:, :1] if lead_mask is None else first_lead(x, lead_mask)[0]
-        return self.head(self.encoder(x))
+            x, lead_mask = (x[:, :1], None) if lead_mask is None else first_lead(x, lead_mask)
+        return self.head(self.dropout(models.pooled(self.encoder, x, lead_mask, peaks, self.pooling)))
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         if batch.labels is None or batch.labels.shape[1] != self.head.out_features:
-            got = None if batch.labels is None else batch.labels.shape[1]
-            raise EcgError(f"{got} label columns for n_labels={self.head.out_features}", field="labels")
-        if self.training:
-            z = self.head(self.encoder(self.augment(batch.x, batch.lead_mask)))
-        else:
-            z = self.logits(batch.x, batch.lead_mask)
-        z = z.float()  # the terms of a logit in bfloat16 would be off by a percent
+            n_columns = None if batch.labels is None else batch.labels.shape[1]
+            raise EcgError(f"{n_columns} label columns for n_labels={self.head.out_features}", field="labels")
         target, known = self.targets(batch.labels)
+        if self.training:
+            x, lead_mask = self.augment(batch.x, batch.lead_mask)
+            if self.mixup:
+                x, lead_mask, target, known = self.mix(x, lead_mask, target, known)
+            z = self.head(self.dropout(models.pooled(self.encoder, x, lead_mask, pooling=self.pooling)))
+        else:
+            z = self.logits(batch.x, batch.lead_mask, batch.peaks)
+        z = z.float()  # the terms of a logit in bfloat16 would be off by a percent
         return (self.terms(z, target) * known).sum() / known.numel(), {"known": known.mean()}
 
     def terms(self, z: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of each entry, (batch, label); target in [0, 1] mixes the positive and the negative branch."""
+        if self.loss == "huber":
+            return F.smooth_l1_loss(z, target, reduction="none")
         if self.loss == "bce":
             return F.binary_cross_entropy_with_logits(z, target, reduction="none")
         positive = F.softplus(-z) if self.positive == "log" else focal_margin_positive(z)
         return target * positive + (1 - target) * hill_negative(z, self.gamma)
 
     def targets(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """States (batch, label) -> (target in [0, 1], known 0/1), both float32."""
+        """States or numbers (batch, label; NaN: unknown) -> (target, of states in [0, 1], known 0/1), both float32."""
+        if states.is_floating_point():
+            return states.nan_to_num(0.0), (~states.isnan()).float()
         target, known = (states == PRESENT).float(), (states != UNKNOWN).float()
         possible = states == POSSIBLE
         if self.possible is None:
             return target, known.masked_fill(possible, 0.0)
         return target.masked_fill(possible, self.possible), known
 
-    def augment(self, x: torch.Tensor, lead_mask: torch.Tensor) -> torch.Tensor:
-        """The training view of x (batch, lead, time) with the leads lead_mask bool (batch, lead)."""
+    def mix(self, x, lead_mask, target, known):
+        """Every record with another of the batch, in one random proportion each (arXiv 1710.09412): x (batch, lead,
+        time), its leads, target and known (batch, label); what one of the two lacks, the mixture lacks."""
+        share = torch.distributions.Beta(self.mixup, self.mixup).sample((len(x),)).to(x)
+        other = torch.randperm(len(x)).to(x.device)
+        both = lead_mask & lead_mask[other]
+        x = torch.lerp(x[other], x, share[:, None, None]) * both.unsqueeze(-1)
+        return x, both, torch.lerp(target[other], target, share[:, None]), known * known[other]
+
+    def augment(self, x: torch.Tensor, lead_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The training view of x (batch, lead, time) and its leads, bool (batch, lead), as lead_mask."""
         if self.lead_views:
             x = random_lead_view(x, torch.default_generator, lead_mask=lead_mask)
+            lead_mask = lead_mask.any(1, keepdim=True)
         if self.shift:
             x = roll(x, torch.randint(x.shape[-1], (len(x),)).to(x.device))  # drawn on the CPU: the same everywhere
         if self.gain:
             x = gain(x, self.gain)
         if self.lead_dropout and x.shape[1] > 1:
-            x = x * lead_drop(*x.shape[:2], self.lead_dropout, lead_mask).unsqueeze(-1).to(x.device)
-        return x
+            kept = lead_drop(*x.shape[:2], self.lead_dropout, lead_mask).to(x.device)
+            x, lead_mask = x * kept.unsqueeze(-1), lead_mask & kept
+        return x, lead_mask

@@ -14,46 +14,20 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from ecglib import encoders
-from ecglib import noise as noises
-from ecglib.contrast import Scale, clip, symmetric
-from ecglib.glossary import enrich
-from ecglib.masking import lead_subsets
-from ecglib.signals import EcgError
-from ecglib.teacher import Centre, Teacher, distil
-from ecglib.text import bag
+from ecglib import EcgError, models
+from ecglib.models.text import bag
+from ecglib.training.augment import POLICIES, lead_view, noisy_view
+from ecglib.training.ema import Teacher
+from ecglib.training.losses import Centre, Scale, clip, distil, symmetric
+from ecglib.training.noise import KINDS
+from ecglib.training.report_terms import enrich
 
 PAPER = "TolerantECG, arXiv 2507.09887"
 ENCODER = "convnext1d"
+LEARNED = {"clip": ("<", 0.8, "first")}
+READS_REPORTS = True
 META = ("age", "sex")
 MIN_LEADS = 2  # a single lead has no subsets to leave out, and the mask teacher nothing to teach
-
-POLICIES = ("mask", "noise")
-
-
-def lead_view(x: torch.Tensor, lead_mask: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keep a random subset of low .. high leads: x (batch, lead, time) -> (x with the others zero, kept (batch, lead)).
-
-    A missing lead is never among those kept; a record with fewer leads than `low` keeps all that it has.
-    """
-    kept = lead_subsets(len(x), x.shape[1], low, high, lead_mask).to(x.device)
-    return x * kept.unsqueeze(-1).to(x), kept
-
-
-def noisy_view(x, fs: float, path="", kinds=noises.KINDS, p=0.7, rate=0.5, low=-10.0, high=0.0) -> torch.Tensor:
-    """x (batch, lead, time) with noise: each of `kinds` meets a record with chance p, and then each lead with `rate`.
-
-    What meets a lead is added up and scaled to an SNR uniform in low .. high dB, one per lead (infinite: nothing is
-    added); a lead that none meets and a missing lead stay as they are. fs in Hz; path: packed noise, "" = simulated
-    (`ecglib.noise`).
-    """
-    batch, n_leads, n = x.shape
-    total = torch.zeros(batch, n_leads, n)
-    for kind in kinds:
-        on = (torch.rand(batch, 1) < p) & (torch.rand(batch, n_leads) < rate)
-        total[on] += noises.draw(kind, (int(on.sum()), n), fs, path)
-    span = high - low if high > low else 0.0  # twice infinity has no difference
-    return noises.mix(x, total, low + span * torch.rand(batch, n_leads))
 
 
 @lru_cache(maxsize=2**15)  # every report comes back in every epoch
@@ -62,27 +36,31 @@ def _words(text: str, dim: int) -> torch.Tensor:
 
 
 class Objective(nn.Module):
-    """alpha * 2 * CLIP + beta * distillation from the teacher whose turn it is.
-
-    momentum: of both teachers; published 0.996 constant; runs of some hundred steps need about 0.95, with 0.996 their
-    teachers would hardly leave the start. centre_momentum: of the means taken off the teachers' outputs. t_student,
-    t_teacher: temperatures. n_global, n_local: views of the mask turn (the teacher sees the global ones, the student
-    all; published 2 and 8); n_noisy: the student's of the noise turn (published 8), three in eight of them with one
-    kind of noise alone. A single global view is the teacher's alone: the student's would be compared with nothing.
-    identical: records with the same words and records of the same patient belong together; False, as published: every
-    other record is a negative of the CLIP loss. An encoder that takes a lead_mask gets that of each view.
-    noise_rate: chance of a lead to meet a kind of noise; snr_low, snr_high in dB. noise: path of a packed noise file,
-    "" = simulated; fs: Hz of x. text_dim: width of the bags of words.
-    Global views keep from half of the leads to all of them, local ones from one to half (12 leads: 6 .. 12, 1 .. 6).
-    In evaluation mode the loss is the mean over both turns, and nothing moves.
-    """
+    """alpha * 2 * CLIP + beta * distillation from the teacher whose turn it is; in evaluation the mean over both turns.
+    The mask teacher sees the global views, which keep from half of the leads to all, the student the local ones too,
+    which keep from one to half; a single global view is the teacher's alone. Three in eight of the noisy views have one
+    kind of noise alone."""
 
     def __init__(
-        self, encoder, alpha: float = 1.0, beta: float = 1.0, momentum: float = 0.996, centre_momentum: float = 0.9,
-        t_student: float = 0.1, t_teacher: float = 0.07, n_global: int = 2, n_local: int = 2, n_noisy: int = 4,
-        noise_rate: float = 0.5, snr_low: float = -10.0, snr_high: float = 0.0, noise: str = "", fs: float = 100.0,
-        text_dim: int = 128, identical: bool = True,
-    ):  # fmt: skip
+        self,
+        encoder,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        momentum: float = 0.996,  # of both teachers, as published; runs of some hundred steps need about 0.95
+        centre_momentum: float = 0.9,  # of the means taken off the teachers' outputs
+        t_student: float = 0.1,  # temperature
+        t_teacher: float = 0.07,  # temperature
+        n_global: int = 2,  # views of the mask turn
+        n_local: int = 2,  # views of the mask turn (published: 8)
+        n_noisy: int = 4,  # the student's views of the noise turn (published: 8)
+        noise_rate: float = 0.5,  # chance of a lead to meet a kind of noise
+        snr_low: float = -10.0,  # dB
+        snr_high: float = 0.0,  # dB
+        noise: str = "",  # packed noise file; "" = simulated
+        fs: float = 100.0,  # Hz of x
+        text_dim: int = 128,  # width of the bags of words
+        identical: bool = True,  # False, as published: every other record is a negative of the CLIP loss
+    ):
         super().__init__()
         if n_global < 1 or n_global + n_local < 2 or n_noisy < 1:
             raise EcgError("too few views to learn one from another", field="n_global", fix="n_global 1+, in all 2+")
@@ -125,8 +103,7 @@ class Objective(nn.Module):
         return loss, {k: v.detach() for k, v in logs.items()} | {"text": share}
 
     def views(self, policy: str, batch) -> tuple[list, list]:
-        """Views of one turn, each with its mask, (batch, lead, time) and bool (batch, lead): the teacher's and the
-        student's; some may be the same object."""
+        """Views of one turn, each with its mask: the teacher's and the student's; some may be the same object."""
         x, mask = batch.x, batch.lead_mask
         if policy == "mask":
             n = x.shape[1]
@@ -134,16 +111,16 @@ class Objective(nn.Module):
             sizes = [(half, n)] * self.n_global + [(1, half)] * self.n_local
             views = [lead_view(x, mask, *size) for size in sizes]
             return views[: self.n_global], views[self.n_global == 1 :]
-        first, singles = int(torch.randint(len(noises.KINDS), ())), round(self.n_noisy * 3 / 8)
-        alone = [noises.KINDS[(first + i) % len(noises.KINDS)] for i in range(singles)]
+        first, singles = int(torch.randint(len(KINDS), ())), round(self.n_noisy * 3 / 8)
+        alone = [KINDS[(first + i) % len(KINDS)] for i in range(singles)]
         student = [noisy_view(x, **self.noise) for _ in range(self.n_noisy - singles)]
         student += [noisy_view(x, kinds=(kind,), p=1.0, **self.noise) for kind in alone]
         return [(x, mask)], [(view, mask) for view in student]
 
     def embed(self, encoder: nn.Module, views: list) -> tuple:
         """The embeddings (batch, dim) of each of `views`, pairs of a signal and its mask."""
-        x, mask = (torch.cat(parts) for parts in zip(*views, strict=True))
-        return encoders.embed(encoder, x, mask).chunk(len(views))
+        x, mask = map(torch.cat, zip(*views, strict=True))
+        return models.embed(encoder, x, mask).chunk(len(views))
 
     @torch.no_grad()
     def targets(self, policy: str, views: list) -> torch.Tensor:
@@ -159,9 +136,7 @@ class Objective(nn.Module):
 
     def alignment(self, z: torch.Tensor, batch) -> tuple[torch.Tensor, torch.Tensor]:
         """CLIP loss of clean embeddings z (batch, dim) with the enriched reports, and the share of records with one.
-
-        Records without a report are left out; fewer than two reports have nothing to tell apart: 0.
-        """
+        Fewer than two reports have nothing to tell apart: 0."""
         meta = [batch.meta[name].tolist() if name in batch.meta else [None] * len(z) for name in META]
         texts = [enrich(report, *who) for report, *who in zip(batch.text, *meta, strict=True)]
         rows = [i for i, text in enumerate(texts) if text]

@@ -8,51 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ecglib import contrast, masking
-from ecglib.quantise import effective_number
-from ecglib.signals import EcgError
+from ecglib import EcgError
+from ecglib.models.quantizers import GumbelQuantizer, effective_number
+from ecglib.training import losses, masking
 
 PAPER = "ECG-FM / WCR, arXiv 2408.05178"
 ENCODER = "wav2vec"
+LEARNED = {"accuracy": (">", 2, "chance")}
 GUMBEL_END = 277_258 / 328_800  # share of the published training at which the Gumbel temperature stops falling
-
-
-class Quantiser(nn.Module):
-    """Product quantiser: features (.., dim) choose one of `entries` vectors of `width` in each of `books` codebooks."""
-
-    def __init__(self, dim: int, books: int, entries: int, width: int):
-        super().__init__()
-        self.project = nn.Linear(dim, books * entries)
-        nn.init.normal_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-        self.entries = nn.Parameter(torch.rand(books, entries, width))
-
-    def forward(self, features: torch.Tensor, temperature=1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(quantised (.., books * width), codes int64 (.., books), mean probability of the entries (books, entries)).
-
-        In training the choice is a Gumbel-softmax sample at `temperature`, hard forward and soft backward; otherwise
-        the likeliest entry.
-        """
-        logits = self.project(features).float().unflatten(-1, self.entries.shape[:2])
-        p = logits.softmax(-1)
-        if self.training:
-            gumbel = -torch.empty(logits.shape).exponential_().clamp_min(1e-20).log()  # 0 occurs
-            p_drawn = ((logits + gumbel.to(logits)) / temperature).softmax(-1)
-            codes = p_drawn.argmax(-1)
-            choice = F.one_hot(codes, logits.shape[-1]) + (p_drawn - p_drawn.detach())
-        else:
-            codes = logits.argmax(-1)
-            choice = F.one_hot(codes, logits.shape[-1]).to(logits)
-        quantised = torch.einsum("...be,bew->...bw", choice, self.entries).flatten(-2)
-        return quantised, codes, p.flatten(0, -3).mean(0)
 
 
 def local_logits(context, target, codes, negatives: int, temperature: float) -> torch.Tensor:
     """Cosine similarities / temperature of every context to its own target, then to `negatives` targets of the row.
-
     context, target: (row, token, dim); codes: (row, token, books) -> (row, token, 1 + negatives). Negatives are drawn
-    uniformly, with replacement, from the row's other tokens; those with the codes of the positive get -inf.
-    """
+    with replacement from the row's other tokens; those with the codes of the positive get -inf."""
     rows, n = context.shape[:2]
     s = F.normalize(context.float(), dim=-1) @ F.normalize(target.float(), dim=-1).transpose(1, 2) / temperature
     same = (codes.unsqueeze(2) == codes.unsqueeze(1)).all(-1)
@@ -63,25 +32,31 @@ def local_logits(context, target, codes, negatives: int, temperature: float) -> 
 
 class Objective(nn.Module):
     """Both halves of every record are one segment each; loss = local + diversity, feature penalty and CMSC, weighted.
-
-    mask_prob, span: share of tokens drawn as hidden and tokens per span (see `masking.spans`); negatives: per hidden
-    token; temperature: of both contrastive terms; rlm: chance of every lead of every segment to be zeroed in training;
-    cmsc, diversity, penalty: weights. books, entries, code_dim: of the quantiser; final_dim: width in which context and
-    target meet. feature_gradient: factor on the gradient into the convolutions. gumbel_start, gumbel_end: temperature
-    of the quantiser, falling geometrically; it ends after 84 % of `steps`, as in the published training.
-    The defaults are those of a small study; published: span 10, negatives 100, entries 320, code_dim 128,
-    final_dim 256, steps 328,800. The paper weights every term but the local one by the number of hidden tokens and
-    divides the sum by it: the same as the mean local term plus the others.
-    """
+    (The paper weights all but the local term by the number of hidden tokens and divides the sum by it, which is the
+    same.)"""
 
     def __init__(
-        self, encoder, mask_prob: float = 0.65, span: int = 4, negatives: int = 20, temperature: float = 0.1,
-        rlm: float = 0.5, cmsc: float = 1.0, diversity: float = 0.1, penalty: float = 10.0, books: int = 2,
-        entries: int = 32, code_dim: int = 32, final_dim: int = 64, feature_gradient: float = 0.1,
-        gumbel_start: float = 2.0, gumbel_end: float = 0.5, steps: int = 200,
-    ):  # fmt: skip
+        self,
+        encoder,
+        mask_prob: float = 0.65,  # share of tokens drawn as hidden, see `masking.spans`
+        span: int = 4,  # tokens (published: 10)
+        negatives: int = 20,  # per hidden token (published: 100)
+        temperature: float = 0.1,  # of both contrastive terms
+        rlm: float = 0.5,  # chance of every lead of every segment to be zeroed in training
+        cmsc: float = 1.0,  # weight, as the next two
+        diversity: float = 0.1,
+        penalty: float = 10.0,
+        books: int = 2,  # of the quantiser
+        entries: int = 32,  # of a book (published: 320)
+        code_dim: int = 32,  # of an entry (published: 128)
+        final_dim: int = 64,  # width in which context and target meet (published: 256)
+        feature_gradient: float = 0.1,  # factor on the gradient into the convolutions
+        gumbel_start: float = 2.0,  # temperature of the quantiser, falling geometrically to
+        gumbel_end: float = 0.5,  # after 84 % of the steps, as in the published training
+        steps: int = 200,  # published: 328,800
+    ):
         super().__init__()
-        if not all(hasattr(encoder, part) for part in ("stem", "encode", "pool")):
+        if not all(hasattr(encoder, method) for method in ("stem", "encode", "pool")):
             raise EcgError("wcr masks tokens between convolutions and transformer", field="encoder", fix="use wav2vec")
         self.encoder = encoder
         self.mask_prob, self.span, self.negatives, self.rlm = mask_prob, span, negatives, rlm
@@ -90,7 +65,7 @@ class Objective(nn.Module):
         self.gumbel_end, self.gumbel_start, self.steps = gumbel_end, gumbel_start, steps
         channels = encoder.project.in_features
         self.mask_vector = nn.Parameter(torch.rand(encoder.token_dim))
-        self.quantiser = Quantiser(channels, books, entries, code_dim)
+        self.quantiser = GumbelQuantizer(channels, books, entries, code_dim)
         self.project_target = nn.Linear(books * code_dim, final_dim)
         self.project_context = nn.Linear(encoder.token_dim, final_dim)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -112,7 +87,7 @@ class Objective(nn.Module):
         terms = {
             "diversity": 1 - spread / p.numel(),
             "penalty": features.float().square().mean(),
-            "cmsc": contrast.cmsc(z1, z2, batch.patient_id, self.temperature),
+            "cmsc": losses.cmsc(z1, z2, batch.patient_id, self.temperature),
         }
         loss = local + sum(self.weights[name] * term for name, term in terms.items())
         right = (logits.argmax(-1) == 0).float().mean()

@@ -1,0 +1,1 @@
+"""One recording and its signal; many recordings as a cohort."""

@@ -1,0 +1,1 @@
+"""From an encoder to `predictions.parquet`: features, classifiers, probes, metrics and their bootstrap."""

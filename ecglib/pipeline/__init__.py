@@ -1,0 +1,1 @@
+"""The study as a pipeline: the command line, notebooks as stages, stages side by side."""

@@ -1,0 +1,104 @@
+"""The question of the study answered from its tables: does pretraining pay, where, and in the next hospital?"""
+
+import numpy as np
+import pandas as pd
+
+from ecglib.reporting.captions import plain, share
+from ecglib.reporting.methods import is_pretrained, kind
+from ecglib.reporting.tables import MACRO, UNTRAINED, main_differences, of_model, with_interval
+
+HEADS = ("zero-shot", "head")  # modes without a probe: no row of the comparison with few labels
+
+
+def answers(tables: dict, leaders: dict, task: str) -> list[str]:
+    """Markdown: does pretraining pay, where, and in the next hospital; a computed sentence each for one task.
+
+    tables: of `study_tables`; leaders: of the notebook of the paper's figures, the first one being the best encoder on
+    validation patients. What was not run is said. Counts are of methods whose Holm-adjusted p is below 0.05.
+    """
+    gaps, scores, transfer = (of_task(tables[name], task) for name in ("differences", "scores", "transfer"))
+    best = next(iter(leaders.get(task, [])), "")  # names come from files: they are text, not Markdown
+    at_home = gaps[gaps.split == "test"]
+    if at_home[at_home.encoder.map(is_pretrained)].empty:
+        return ["No pretrained encoder was probed here: only baselines are compared."]
+    if not best or not is_pretrained(best):
+        return ["No pretrained encoder can answer here: each may have seen these recordings, as its mark says."]
+    tenth = _nearest(at_home, 0.1)
+    return [_pays(at_home, scores, best, tenth), _pays_where(at_home, best), _elsewhere(transfer, gaps, best)]
+
+
+def of_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows of a table by AUROC of one task, of methods that were trained on labels."""
+    rows = table[(table.task == task) & (table.metric == "auroc")]
+    rows = rows[~rows["mode"].isin(HEADS) & (rows.fraction > 0)]
+    return rows[rows.point.notna()] if "point" in rows else rows
+
+
+def _nearest(rows: pd.DataFrame, fraction: float) -> float:
+    return min(rows.fraction.unique(), key=lambda trained: abs(trained - fraction))
+
+
+def _gap(rows: pd.DataFrame, encoder: str, reference: str, fraction: float):
+    """The difference of an encoder to a reference as text; "" where it was not computed."""
+    found = rows[(rows.reference == reference) & np.isclose(rows.fraction, fraction)]
+    found = of_model(found, encoder, "linear").head(1)
+    return "".join(with_interval(row.point, row.low, row.high, "+") for row in found.itertuples())
+
+
+def _pays(gaps, scores, best: str, fraction: float) -> str:
+    rows = main_differences(gaps[np.isclose(gaps.fraction, fraction) & gaps.encoder.map(is_pretrained)])
+    counts, titles = [], {(UNTRAINED, "random"): "their untrained network", ("scratch",): "training from scratch"}
+    for references, title in titles.items():
+        pairs = rows[rows.reference.isin(references)]
+        won = pairs[(pairs.p_holm < 0.05) & (pairs.point > 0)]
+        unlabelled = pairs.encoder.map(kind) == "signals"
+        if len(pairs):
+            part = f" ({unlabelled[won.index].sum()} of the {unlabelled.sum()} pretrained without labels or reports)"
+            counts.append(f"{len(won)} of {len(pairs)} beat {title}{part if unlabelled.any() and len(won) else ''}")
+    at = scores[(scores.split == "test") & (scores.label == MACRO) & np.isclose(scores.fraction, fraction)]
+    top = of_model(at, best, "linear").iloc[0]
+    against = {"scratch": "training from scratch", "features": "hand-made features with trees"}
+    score = with_interval(top.point, top.low, top.high)
+    listed = [f"{gap} against {words}" for name, words in against.items() if (gap := _gap(gaps, best, name, fraction))]
+    more = f" ({', '.join(listed)})" if listed else ""
+    return (
+        f"**Does pretraining pay?** With {share(fraction)} of the labels, {' and '.join(counts)}. "
+        f"The pretrained encoder that validation chose, {plain(best)}, has a macro AUROC of {score}{more}."
+    )
+
+
+def _pays_where(gaps, best: str) -> str:
+    rows = of_model(gaps[gaps.reference == "scratch"], best, "linear").drop_duplicates("fraction")
+    if rows.empty:
+        return "**With how many labels?** Training from scratch was not run, so there is nothing to hold it against."
+    top = rows.loc[rows.point.idxmax()]
+    listed = ", ".join(f"{_gap(gaps, best, 'scratch', f)} at {share(f)}" for f in sorted(rows.fraction))
+    if top.low > 0:
+        where = f"Most with {share(top.fraction)} of the labels"
+    else:
+        where = "With no share of the labels is a gain certain"
+    return f"**With how many labels?** {where}: {plain(best)} minus training from scratch is {listed}."
+
+
+def _elsewhere(transfer, gaps, best: str) -> str:
+    macro = transfer[(transfer.label == MACRO)]
+    if macro.empty:
+        return "**In the next hospital?** There is no other hospital in this study."
+    parts = []
+    for cohort, rows in macro.groupby("cohort", sort=False):
+        rows = rows[rows.encoder.map(is_pretrained)]
+        own, lost = of_model(rows, best, "linear"), rows[rows.drop_high < 0]
+        text = f"in {plain(cohort)} {len(lost)} of {len(rows)} pretrained methods fall for certain "
+        text += "(interval below zero)"
+        for row in own.head(1).itertuples():
+            score, change = (_side(row, side, sign) for side, sign in (("external", ""), ("drop", "+")))
+            text += f", {plain(best)} has {score}, a change of {change}"
+        there = gaps[(gaps.cohort == cohort) & (gaps.split == "external")]
+        if gap := _gap(there, best, "scratch", there.fraction.max()):
+            text += f", and a difference of {gap} to training from scratch there"
+        parts.append(text)
+    return f"**In the next hospital?** With all labels, {'; '.join(parts)}."
+
+
+def _side(row, side: str, sign: str) -> str:
+    return with_interval(*(getattr(row, f"{side}{end}") for end in ("", "_low", "_high")), sign)

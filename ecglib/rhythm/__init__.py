@@ -1,0 +1,1 @@
+"""R peaks, beats, episodes and noise in recordings of one or two leads, from seconds to days."""

@@ -1,0 +1,1 @@
+"""EchoingECG (MICCAI 2025): a card alone. Its licence forbids derived works."""

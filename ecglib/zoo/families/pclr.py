@@ -1,0 +1,1 @@
+"""PCLR (arXiv 2104.04569): cards alone. The weights are Keras files."""

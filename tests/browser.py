@@ -1,0 +1,89 @@
+"""A person at JupyterLab, played by the Chromium that is installed here: opens notebooks, saves, runs all cells."""
+
+import ast
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE_S = 300.0  # for a notebook to run, on a busy machine
+
+
+@contextmanager
+def window():
+    """A window of the browser, closed after the block."""
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        try:
+            yield browser.new_page(viewport={"width": 1300, "height": 1000})
+        finally:
+            browser.close()
+
+
+def with_parameters(path: Path, values: dict) -> None:
+    """Edit a notebook as a person would: other values in its parameter cell."""
+    notebook = json.loads(path.read_text())
+    cell = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    text = "".join(cell["source"])
+    for name, value in values.items():
+        given = [node for node in ast.parse(text).body if isinstance(node, ast.Assign) and node.targets[0].id == name]
+        assert len(given) == 1, f"no parameter {name} in {path.name}"
+        lines, first, last = text.split("\n"), given[0].lineno, given[0].end_lineno
+        text = "\n".join([*lines[: first - 1], f"{name} = {value!r}", *lines[last:]])
+    cell["source"] = text.splitlines(keepends=True)
+    path.write_text(json.dumps(notebook))
+
+
+class Lab:
+    """JupyterLab at `address` in a browser's page; `tree` is the folder that it serves."""
+
+    def __init__(self, page: Page, address: str, token: str, tree: Path):
+        self.page, self.address, self.token, self.tree = page, address, token, tree
+        self.missing: list[str] = []  # addresses that could not be loaded
+        page.on("response", lambda answer: answer.status >= 400 and self.missing.append(answer.url))
+        page.set_default_timeout(1000 * PATIENCE_S)
+
+    def open(self, path: str) -> None:
+        self.page.goto(f"{self.address}/lab/tree/{path}?token={self.token}&reset")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.wait_for_idle()
+
+    def wait_for_idle(self) -> None:
+        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
+
+    def save(self) -> None:
+        """Ctrl+S, and wait until it is on disk."""
+        with self.page.expect_response(lambda answer: answer.request.method == "PUT"):
+            self.page.locator(".jp-Notebook").first.focus()
+            self.page.keyboard.press("Control+s")
+
+    def run_all(self, path: str) -> list[dict]:
+        """Run All Cells from the menu; the code cells as they are saved when the last one has run, or one failed."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            self.wait_for_idle()
+            self.save()
+            text = (self.tree / path).read_text()
+            if not text.endswith("}\n"):  # not written to its end yet
+                continue
+            cells = json.loads(text)["cells"]
+            cells = [cell for cell in cells if cell["cell_type"] == "code"]
+            failed = any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+            if failed or all(cell["execution_count"] for cell in cells):
+                return cells
+            self.page.wait_for_timeout(500)
+        raise TimeoutError(f"{path} ran longer than {PATIENCE_S:g} s")
+
+    def end_kernels(self) -> None:
+        ours = {"Authorization": f"token {self.token}"}
+        for kernel in requests.get(f"{self.address}/api/kernels", headers=ours, timeout=60).json():
+            requests.delete(f"{self.address}/api/kernels/{kernel['id']}", headers=ours, timeout=60)

@@ -1,0 +1,89 @@
+"""Annotation files: bit by bit what the wfdb package reads, and what is refused."""
+
+import re
+
+import numpy as np
+import pytest
+import wfdb
+
+from ecglib import EcgError
+from ecglib.data import annotations
+from ecglib.data.annotations import Interval
+from ecglib.rhythm import days
+
+
+def _written(folder, samples, symbols, notes=None, **options):
+    notes = notes or [""] * len(samples)
+    wfdb.wrann("r", "atr", np.array(samples), list(symbols), aux_note=notes, write_dir=str(folder), **options)
+    return folder / "r.atr"
+
+
+def test_equals_the_wfdb_package(tmp_path):
+    random = np.random.default_rng(3)
+    samples = np.cumsum(random.choice([1, 90, 1023, 1024, 70_000, 9_000_000], 400))
+    symbols = random.choice(list('NLRaVFJASEj/Q~|sT*D"=pB^t+u?![]en@xf()r'), 400)
+    notes = ["(AFIB" if s == "+" else "odd" if s == '"' else "" for s in symbols]
+    options = {"subtype": random.integers(-3, 4, 400), "chan": random.integers(0, 2, 400), "num": np.arange(400) % 3}
+    ours = annotations.read(_written(tmp_path, samples, symbols, notes, **options))
+    np.testing.assert_array_equal(ours.samples, samples)
+    assert list(ours.symbols) == list(symbols)
+    assert [ours.notes.get(k, "") for k in range(400)] == notes and ours.fs is None
+
+
+def test_a_file_that_states_its_rate_says_so(tmp_path):
+    ours = annotations.read(_written(tmp_path, [5, 300], "NN", fs=128))
+    assert ours.fs == 128 and ours.samples.tolist() == [5, 300] and list(ours.symbols) == ["N", "N"]
+
+
+def test_marks_hold_until_the_next_and_comments_may_hold_them(tmp_path):
+    """The example of the specification: N at 0, AFIB at 1000, N at 4000, end 10000."""
+    notes = ["(N", "", "(AFIB", "TS", "(N"]
+    ours = annotations.read(_written(tmp_path, [0, 500, 1000, 1500, 4000], '+N"~+', notes))
+    wanted = [Interval(0, 1000, "N"), Interval(1000, 4000, "AFIB"), Interval(4000, 10000, "N")]
+    assert annotations.rhythms(ours, 10000) == wanted
+    assert ours.beats.tolist() == [500]
+
+
+def test_what_is_no_annotation_file_is_refused(tmp_path):
+    whole = _written(tmp_path, [10, 2000], "N+", ["", "(AFIB"])
+    data = whole.read_bytes()
+    for cut in (2, len(data) - 2, len(data) - 5):
+        whole.write_bytes(data[:cut])
+        with pytest.raises(EcgError, match="without their end mark"):
+            annotations.read(whole)
+    whole.write_bytes((55 << 10 | 3).to_bytes(2, "little") + b"\0\0")
+    with pytest.raises(EcgError, match=r"types \[55\] do not exist"):
+        annotations.read(whole)
+    with pytest.raises(EcgError, match="cannot read the annotations"):
+        annotations.read(tmp_path / "nowhere.atr")
+
+
+def test_beats_know_their_rhythm_and_unmarked_ones_are_unknown(tmp_path):
+    _written(tmp_path, [200, 400, 600, 700, 800, 1000], "NNN+NN", ["", "", "", "(AFIB", "", ""])
+    (tmp_path / "r.atr").rename(tmp_path / "data_7_1.atr")
+    (tmp_path / "days.csv").write_text("record_id,group\ndata_7_1,a\nother,b\n")
+    [day] = days.days(tmp_path, "simulated", "a")
+    assert day.beats.tolist() == [1, 2, 3, 4, 5] and day.flags(("AFIB",)).tolist() == [-1, -1, -1, 1, -1]
+    [day] = days.days(tmp_path, "cpsc2021")
+    assert day.patient_id == "cpsc2021-7" and day.flags(("AFIB",)).tolist()[:4] == [0, 0, 0, 1]
+    with pytest.raises(EcgError, match="unknown group 'c'"):
+        days.days(tmp_path, "simulated", "c")
+    with pytest.raises(EcgError, match="no annotations of afdb"):
+        days.days(tmp_path, "afdb")
+    with pytest.raises(EcgError, match="unknown corpus of days"):
+        days.days(tmp_path, "mars")
+
+
+def test_the_real_corpora_are_what_their_papers_say(real_data):
+    """Hours and episodes of fibrillation as counted from the public files, patients, and beats equal to wfdb's."""
+    found = days.days(real_data / "afdb", "afdb")
+    table = days.described({"afdb": found}, ("AFIB",)).iloc[0]
+    assert (table["records"], table["patients"]) == (25, 25) and 92 < table["AF hours"] < 96
+    assert sum(mark.label == "AFIB" for day in found for mark in day.rhythms) in range(285, 300)
+    theirs = wfdb.rdann(str(real_data / "ltafdb/03"), "atr")
+    ours = annotations.read(real_data / "ltafdb/03.atr")
+    np.testing.assert_array_equal(ours.samples, theirs.sample)
+    assert list(ours.symbols) == theirs.symbol
+    assert {mark.label for day in days.days(real_data / "nsrdb", "nsrdb") for mark in day.rhythms} == {"N"}
+    pieces = days.days(real_data / "cpsc2021", "cpsc2021")
+    assert len(pieces) == 18 and all(re.fullmatch(r"cpsc2021-\d+", day.patient_id) for day in pieces)

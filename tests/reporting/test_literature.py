@@ -1,0 +1,58 @@
+"""The table of the literature: numbers come from tables of the study, and a query names one row."""
+
+import pandas as pd
+import pytest
+
+from ecglib import EcgError
+from ecglib.reporting import literature
+
+ROW = dict.fromkeys(literature.COLUMNS, "") | {"work": "CLEF", "source": "arXiv 2512.02180", "question": "risk?"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "figures").mkdir()
+    rows = [
+        ("test", "auroc", "macro", 1.0, "clef", 0.81234, 0.8, 0.83),
+        ("test", "auroc", "macro", 0.1, "clef", 0.7, 0.6, 0.75),
+        ("test", "auroc", "macro", 1.0, "random", 0.70111, 0.69, 0.72),
+        ("val", "auroc", "macro", 1.0, "clef", 0.9, 0.8, 0.95),
+    ]
+    columns = ["split", "metric", "label", "fraction", "encoder", "point", "low", "high"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "figures/scores.csv", index=False)
+    pd.DataFrame({"model": ["rr", "floor"], "mae": [1.25, 2.5]}).to_csv(tmp_path / "burden.csv", index=False)
+    return tmp_path
+
+
+def works(folder, *rows) -> pd.DataFrame:
+    pd.DataFrame([ROW | row for row in rows]).to_csv(folder / "works.csv", index=False)
+    return literature.read(folder / "works.csv")
+
+
+def test_a_work_has_its_number_and_its_baseline_from_the_tables(folder):
+    scored = {"ours": "`clef`", "measure": "macro AUROC", "table": "figures/scores.csv", "row": "encoder == 'clef'"}
+    scored |= {"baseline": "untrained: encoder == 'random'", "published": ".9", "remark": "small"}
+    burden = {"ours": "RR", "measure": "error", "table": "burden.csv", "row": "model == 'rr'", "values": "mae"}
+    text = literature.markdown(works(folder, scored, burden | {"remark": "days"}), folder)
+    assert "`clef`: macro AUROC 0.812 (0.800 to 0.830)" in text
+    assert "untrained: 0.701 (0.690 to 0.720)" in text
+    assert "RR: error 1.250" in text
+
+
+def test_a_work_without_a_row_says_why(folder):
+    text = literature.markdown(works(folder, {"remark": "out of scope: questions about EEG"}), folder)
+    assert "no row" in text and "out of scope" in text
+    with pytest.raises(EcgError, match="remark is empty"):
+        works(folder, {})
+
+
+def test_a_query_that_names_no_row_or_several_is_refused(folder):
+    for row, count in (("encoder == 'mae'", 0), ("encoder != 'mae'", 2)):
+        chosen = works(folder, {"table": "figures/scores.csv", "row": row, "ours": "x", "remark": "y"})
+        with pytest.raises(EcgError, match=f"gives {count} rows"):
+            literature.markdown(chosen, folder)
+
+
+def test_a_table_that_was_not_computed_leaves_the_page_as_it_is(folder):
+    missing = works(folder, {"table": "real/figures/scores.csv", "row": "encoder == 'clef'", "remark": "y"})
+    assert literature.markdown(missing, folder) is None
