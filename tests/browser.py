@@ -81,7 +81,9 @@ class Lab:
             if failed or all(cell["execution_count"] for cell in cells):
                 return cells
             self.page.wait_for_timeout(500)
-        raise TimeoutError(f"{path} ran longer than {PATIENCE_S:g} s")
+        ran = [cell["execution_count"] is not None for cell in cells]
+        shown = self.page.locator(".jp-Dialog-content, .jp-Notebook-ExecutionIndicator").all_inner_texts()
+        raise TimeoutError(f"{path} ran longer than {PATIENCE_S:g} s; which cells ran: {ran}; on the screen: {shown}")
 
     def end_kernels(self) -> None:
         ours = {"Authorization": f"token {self.token}"}

@@ -93,12 +93,12 @@ def _said(ax, said, encoder):
         ax.barh(at, 1, color=FAINT, height=0.55)
         ax.barh(at, row.probability, color=look(encoder)[0] if row.call else SOFT, height=0.55)
         ax.plot([row.threshold] * 2, [at - 0.4, at + 0.4], color=INK, linewidth=1)
-        words = f"{100 * row.probability:.0f} %, {'yes' if row.call else 'no'}"
-        ax.text(1.01, at, f"{words}; stated: {'yes' if row.stated else 'no'}", va="center", fontsize=7.5)
+        call, state = "called" if row.call else "not called", "stated" if row.stated else "not stated"
+        ax.text(1.01, at, f"{100 * row.probability:.0f} %, {call}, {state}", va="center", fontsize=7.5)
     style.name_rows(ax, [spelt_out(label) for label in rows.label])
     ax.set(xlim=(0, 1), xticks=[0, 0.5, 1])
     ax.set_xticklabels(["0", "50 %", "100 %"])
-    ax.set_title(f"What the model says ({encoder}; coloured: above its threshold, the black tick)", loc="right")
+    ax.set_title(f"What the model says ({encoder}; called: above the black tick, its threshold)", loc="right")
     ax.set_xlabel("Probability", loc="left")
     ax.spines["bottom"].set_visible(False)
 
@@ -106,7 +106,8 @@ def _said(ax, said, encoder):
 def _caption(home, encoder, transfer) -> str:
     text = (
         f"A test ECG of hospital {home} that is as hard for the encoder {encoder} as the middle one of those with "
-        "several statements, and what a linear probe on it says, with thresholds fixed on validation patients"
+        "several statements, and what a linear probe on it says. Thresholds were fixed on validation patients, for "
+        "sensitivity and specificity together: a rare statement is called from a few per cent on"
     )
     if not len(transfer):
         return f"{text}."

@@ -69,7 +69,7 @@ def test_the_bars_are_the_probabilities_and_carry_the_thresholds():
     assert colours[1] == methods.look("clef")[0].upper() != colours[3]
     assert [line.get_xdata()[0] for line in ax.lines] == [0.7, 0.7]
     words = [text.get_text() for text in ax.texts]
-    assert words == ["80 %, yes; stated: yes", "30 %, no; stated: yes"]
+    assert words == ["80 %, called, stated", "30 %, not called, stated"]
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert names == ["AFIB, atrial fibrillation", "LVH, left ventricular hypertrophy"]
     style.plt.close(figure)
