@@ -13,6 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE_S = 300.0  # for a notebook to run, on a busy machine
+LOST_S = 30.0  # an idle kernel that ran no cell for so long never got them
 
 
 @contextmanager
@@ -64,28 +65,50 @@ class Lab:
             self.page.locator(".jp-Notebook").first.focus()
             self.page.keyboard.press("Control+s")
 
+    def wait_until_connected(self) -> None:
+        """Until the kernel answers the browser: Lab shows it as idle before, and loses what is sent to it then."""
+        until = time.monotonic() + PATIENCE_S
+        while not any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in self.kernels()):
+            assert time.monotonic() < until, f"no kernel is connected: {self.kernels()}"
+            self.page.wait_for_timeout(100)
+        self.wait_for_idle()
+
     def run_all(self, path: str) -> list[dict]:
         """Run All Cells from the menu; the code cells as they are saved when the last one has run, or one failed."""
-        self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        self.page.get_by_text("Run All Cells", exact=True).click()
-        until = time.monotonic() + PATIENCE_S
+        self.wait_until_connected()
+        until, clicked = time.monotonic() + PATIENCE_S, -LOST_S
+        cells = self.code_cells(path)
         while time.monotonic() < until:
+            if not any(cell["execution_count"] for cell in cells) and time.monotonic() > clicked + LOST_S:
+                self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+                self.page.get_by_text("Run All Cells", exact=True).click()
+                clicked = time.monotonic()
+            self.page.wait_for_timeout(500)
             self.wait_for_idle()
             self.save()
-            text = (self.tree / path).read_text()
-            if not text.endswith("}\n"):  # not written to its end yet
-                continue
-            cells = json.loads(text)["cells"]
-            cells = [cell for cell in cells if cell["cell_type"] == "code"]
+            cells = self.code_cells(path)
             failed = any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
             if failed or all(cell["execution_count"] for cell in cells):
                 return cells
-            self.page.wait_for_timeout(500)
         ran = [cell["execution_count"] is not None for cell in cells]
         shown = self.page.locator(".jp-Dialog-content, .jp-Notebook-ExecutionIndicator").all_inner_texts()
-        raise TimeoutError(f"{path} ran longer than {PATIENCE_S:g} s; which cells ran: {ran}; on the screen: {shown}")
+        raise TimeoutError(
+            f"{path} ran longer than {PATIENCE_S:g} s; which cells ran: {ran}; on the screen: {shown}; {self.kernels()}"
+        )
+
+    def code_cells(self, path: str) -> list[dict]:
+        """The code cells of a notebook as they are on disk."""
+        text = ""
+        while not text.endswith("}\n"):  # not written to its end yet
+            text = (self.tree / path).read_text()
+        return [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+
+    def kernels(self) -> list[dict]:
+        """The kernels that the server has started."""
+        ours = {"Authorization": f"token {self.token}"}
+        return requests.get(f"{self.address}/api/kernels", headers=ours, timeout=60).json()
 
     def end_kernels(self) -> None:
         ours = {"Authorization": f"token {self.token}"}
-        for kernel in requests.get(f"{self.address}/api/kernels", headers=ours, timeout=60).json():
+        for kernel in self.kernels():
             requests.delete(f"{self.address}/api/kernels/{kernel['id']}", headers=ours, timeout=60)

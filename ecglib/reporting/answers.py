@@ -11,7 +11,7 @@ HEADS = ("zero-shot", "head")  # modes without a probe: no row of the comparison
 
 
 def answers(tables: dict, leaders: dict, task: str) -> list[str]:
-    """Markdown: does pretraining pay, where, and in the next hospital; a computed sentence each for one task.
+    """Markdown: does pretraining pay, where, and in the next hospital; a computed sentence each, and its points.
 
     tables: of `study_tables`; leaders: of the notebook of the paper's figures, the first one being the best encoder on
     validation patients. What was not run is said. Counts are of methods whose Holm-adjusted p is below 0.05.
@@ -38,33 +38,42 @@ def _nearest(rows: pd.DataFrame, fraction: float) -> float:
     return min(rows.fraction.unique(), key=lambda trained: abs(trained - fraction))
 
 
-def _gap(rows: pd.DataFrame, encoder: str, reference: str, fraction: float):
-    """The difference of an encoder to a reference as text; "" where it was not computed."""
+def _gap(rows: pd.DataFrame, encoder: str, reference: str, fraction: float) -> str:
+    """The difference of an encoder to a reference and what its interval says; "" where it was not computed."""
     found = rows[(rows.reference == reference) & np.isclose(rows.fraction, fraction)]
     found = of_model(found, encoder, "linear").head(1)
-    return "".join(with_interval(row.point, row.low, row.high, "+") for row in found.itertuples())
+    return "".join(f"{with_interval(r.point, r.low, r.high, '+')}, {_verdict(r)}" for r in found.itertuples())
+
+
+def _verdict(row) -> str:
+    return "better" if row.low > 0 else "worse" if row.high < 0 else "no certain difference"
+
+
+def _listed(sentence: str, points: list[str]) -> str:
+    return "\n".join([sentence, *(f"    - {point}" for point in points)])
 
 
 def _pays(gaps, scores, best: str, fraction: float) -> str:
     rows = main_differences(gaps[np.isclose(gaps.fraction, fraction) & gaps.encoder.map(is_pretrained)])
-    counts, titles = [], {(UNTRAINED, "random"): "their untrained network", ("scratch",): "training from scratch"}
+    points, against = [], {"scratch": "training from scratch", "features": "hand-made features with trees"}
+    for name, words in against.items():
+        if gap := _gap(gaps, best, name, fraction):
+            points.append(f"Against {words}: {gap}.")
+    titles = {(UNTRAINED, "random"): "their untrained network", ("scratch",): "training from scratch"}
     for references, title in titles.items():
         pairs = rows[rows.reference.isin(references)]
         won = pairs[(pairs.p_holm < 0.05) & (pairs.point > 0)]
         unlabelled = pairs.encoder.map(kind) == "signals"
         if len(pairs):
-            part = f" ({unlabelled[won.index].sum()} of the {unlabelled.sum()} pretrained without labels or reports)"
-            counts.append(f"{len(won)} of {len(pairs)} beat {title}{part if unlabelled.any() and len(won) else ''}")
+            part = f"; of the {unlabelled.sum()} among them that saw signals alone, {unlabelled[won.index].sum()}"
+            points.append(f"Of {len(pairs)} pretrained, {len(won)} beat {title}{part if unlabelled.any() else ''}.")
     at = scores[(scores.split == "test") & (scores.label == MACRO) & np.isclose(scores.fraction, fraction)]
     top = of_model(at, best, "linear").iloc[0]
-    against = {"scratch": "training from scratch", "features": "hand-made features with trees"}
     score = with_interval(top.point, top.low, top.high)
-    listed = [f"{gap} against {words}" for name, words in against.items() if (gap := _gap(gaps, best, name, fraction))]
-    more = f" ({', '.join(listed)})" if listed else ""
-    return (
-        f"**Does pretraining pay?** With {share(fraction)} of the labels, {' and '.join(counts)}. "
-        f"The pretrained encoder that validation chose, {plain(best)}, has a macro AUROC of {score}{more}."
+    sentence = (
+        f"With {share(fraction)} of the labels, the encoder that validation chose, {plain(best)}, has a macro AUROC"
     )
+    return _listed(f"**Does pretraining pay?** {sentence} of {score} on the test patients.", points)
 
 
 def _pays_where(gaps, best: str) -> str:
@@ -72,32 +81,31 @@ def _pays_where(gaps, best: str) -> str:
     if rows.empty:
         return "**With how many labels?** Training from scratch was not run, so there is nothing to hold it against."
     top = rows.loc[rows.point.idxmax()]
-    listed = ", ".join(f"{_gap(gaps, best, 'scratch', f)} at {share(f)}" for f in sorted(rows.fraction))
+    points = [f"At {share(f)}: {_gap(gaps, best, 'scratch', f)}." for f in sorted(rows.fraction)]
     if top.low > 0:
-        where = f"Most with {share(top.fraction)} of the labels"
+        where = f"{plain(best)} gains most over training from scratch with {share(top.fraction)} of the labels"
     else:
-        where = "With no share of the labels is a gain certain"
-    return f"**With how many labels?** {where}: {plain(best)} minus training from scratch is {listed}."
+        where = f"With no share of the labels is a gain of {plain(best)} over training from scratch certain"
+    return _listed(f"**With how many labels?** {where}.", points)
 
 
 def _elsewhere(transfer, gaps, best: str) -> str:
     macro = transfer[(transfer.label == MACRO)]
     if macro.empty:
         return "**In the next hospital?** There is no other hospital in this study."
-    parts = []
+    points = []
     for cohort, rows in macro.groupby("cohort", sort=False):
         rows = rows[rows.encoder.map(is_pretrained)]
         own, lost = of_model(rows, best, "linear"), rows[rows.drop_high < 0]
-        text = f"in {plain(cohort)} {len(lost)} of {len(rows)} pretrained methods fall for certain "
-        text += "(interval below zero)"
+        text = f"In {plain(cohort)}"
         for row in own.head(1).itertuples():
             score, change = (_side(row, side, sign) for side, sign in (("external", ""), ("drop", "+")))
-            text += f", {plain(best)} has {score}, a change of {change}"
+            text += f" {plain(best)} has {score}, a change of {change}"
         there = gaps[(gaps.cohort == cohort) & (gaps.split == "external")]
         if gap := _gap(there, best, "scratch", there.fraction.max()):
-            text += f", and a difference of {gap} to training from scratch there"
-        parts.append(text)
-    return f"**In the next hospital?** With all labels, {'; '.join(parts)}."
+            text += f"; against training from scratch there {gap}"
+        points.append(f"{text}. Of {len(rows)} pretrained, {len(lost)} fall for certain.")
+    return _listed("**In the next hospital?** With all labels.", points)
 
 
 def _side(row, side: str, sign: str) -> str:

@@ -93,9 +93,10 @@ def numbers(table: pd.DataFrame, name: str) -> str:
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """A tidy table as it is shown: the method first, shares in percent, without what only a program reads."""
+    """A tidy table as it is shown: the method and its score first, without what only programs read."""
     table = table.assign(labels=[share(f) for f in table.fraction]).rename(columns={"encoder": "method"})
-    first = ["method", "mode", "labels", "task", "cohort", "split", "label", "metric"]
+    first = ["method", "mode", "labels", "label", "metric", "reference", "point", "low", "high"]
+    first += ["internal", "external", "drop", "task", "cohort", "split"]
     hidden = ["fraction", "bias", "labels_used", "n_labels", "seed_sd", "threshold"]
     hidden += [name for name in table if table[name].isna().all() or table[name].astype(str).eq("").all()]
     first = [name for name in first if name in table]

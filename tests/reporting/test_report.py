@@ -173,17 +173,18 @@ def answered(point, low, high, p=0.01, drop=-0.05):
 def test_the_three_sentences_say_what_the_tables_say():
     leaders = {"t": ["supervised"]}
     pays, where, elsewhere = answers.answers(answered(0.1, 0.05, 0.15), leaders, "t")
-    assert "0 of 3 beat training from scratch. The pretrained encoder that validation chose" in pays
-    assert "supervised, has a macro AUROC of 0.800 (0.700 to 0.900)" in pays and "10 % of the labels" in pays
-    assert "(-0.010 (-0.020 to +0.010) against training from scratch)" in pays
-    assert "Most with 100 % of the labels" in where and "+0.100 (+0.050 to +0.150) at 100 %" in where
-    assert "in B 2 of 3 pretrained methods fall for certain" in elsewhere  # the interval of the third reaches zero
-    assert "supervised has 0.750 (0.700 to 0.800), a change of -0.050 (-0.070 to -0.030)" in elsewhere
-    assert "a difference of +0.100 (+0.050 to +0.150) to training from scratch there" in elsewhere
+    assert "Of 3 pretrained, 0 beat training from scratch; of the 1 among them that saw signals alone, 0." in pays
+    assert "chose, supervised, has a macro AUROC of 0.800 (0.700 to 0.900) on the test patients" in pays and "10 % of the labels" in pays
+    assert "\n    - Against training from scratch: -0.010 (-0.020 to +0.010), no certain difference." in pays
+    assert "gains most over training from scratch with 100 % of the labels" in where
+    assert "\n    - At 100 %: +0.100 (+0.050 to +0.150), better." in where
+    assert "Of 3 pretrained, 2 fall for certain" in elsewhere  # the interval of the third reaches zero
+    assert "In B supervised has 0.750 (0.700 to 0.800), a change of -0.050 (-0.070 to -0.030)" in elsewhere
+    assert "against training from scratch there +0.100 (+0.050 to +0.150), better" in elsewhere
     _, where, elsewhere = answers.answers(answered(0.1, -0.05, 0.2, drop=0.0), leaders, "t")
-    assert (
-        "With no share of the labels is a gain certain" in where and "in B 0 of 3 pretrained methods fall" in elsewhere
-    )
+    assert "With no share of the labels is a gain of supervised" in where and "0 fall for certain" in elsewhere
+    _, where, _ = answers.answers(answered(-0.1, -0.15, -0.05), leaders, "t")
+    assert "At 100 %: -0.100 (-0.150 to -0.050), worse." in where
 
 
 def test_won_is_what_is_above_with_an_adjusted_p_below_a_twentieth():
@@ -194,8 +195,7 @@ def test_won_is_what_is_above_with_an_adjusted_p_below_a_twentieth():
         gaps.loc[best, ["point", "p_holm"]] = [0.05, p]
         gaps.loc[~best, "p_holm"] = 0.001  # all others are below scratch, and surely so
         (pays, *_) = answers.answers(tables, {"t": ["supervised"]}, "t")
-        part = " (1 of the 1 pretrained without labels or reports)" if won else ""
-        assert f"{won} of 3 beat training from scratch{part}. " in pays
+        assert f"{won} beat training from scratch; of the 1 among them that saw signals alone, {won}." in pays
 
 
 def test_the_leader_is_read_in_the_mode_that_made_it_the_leader():
