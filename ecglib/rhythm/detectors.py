@@ -9,6 +9,7 @@ REFRACTORY_S = 0.2
 LEVEL_S = 2.0  # seconds in which the heart beats at least once
 WAVE_S = 0.36  # seconds after a beat in which its T wave may lie (Pan and Tompkins), or before one its P wave
 CLIP = 1.2  # times its level: no single lead may say more
+AROUND_S = 0.7  # seconds of which a QRS complex fills less than half, so that their median says what lies between beats
 
 
 def house(x: np.ndarray, fs: float) -> np.ndarray:
@@ -71,23 +72,18 @@ def two_lead(x: np.ndarray, fs: float) -> np.ndarray:
     """A detector for minutes to days that weighs all leads by how clearly they show their beats at the time.
 
     The activity of each lead (8-25 Hz, absolute, mean over 100 ms) is divided by its level, the running median of the
-    largest value of two seconds, and weighted by level over typical activity in between. Peaks of the weighted mean
-    above a part of their own running level are beats; after a gap of 1.5 usual RR lower ones are too. Of two beats
-    within 360 ms one that is half as high is a P or T wave, and so is a low one between two beats that are no further
-    apart than usual. The numbers were chosen on the half DS1 and the paced records of MIT-BIH.
+    largest value of two seconds, and weighted by level over typical activity in between. The heart is silent around a
+    QRS complex, and noise is not: what counts is how far the activity stands out of its surroundings. A lead that
+    shows nothing for two seconds in which another one shows beats has no say. Peaks of the weighted mean above a part
+    of their own running level are beats; after a gap of 1.5 usual RR lower ones are too. Of two beats within 360 ms one
+    that is half as high is a P or T wave, and so is a low one between two beats that are no further apart than usual.
+    The numbers were chosen on the half DS1 and the paced records of MIT-BIH.
     """
     x = np.nan_to_num(np.asarray(x, np.float32))
     if x.shape[-1] < 2 * LEVEL_S * fs:
         return np.zeros(0, np.int64)
     band = _band(x, fs, 8, 25)
-    activity = ndimage.uniform_filter1d(abs(band), max(1, round(0.1 * fs)), axis=-1)
-    levels = np.stack([_level(lead, fs, np.max, 7) for lead in activity])
-    between = np.stack([_level(lead, fs, np.median, 7) for lead in activity])
-    weight = levels / np.maximum(between, 1e-6) * (levels > 1e-4)
-    total = weight.sum(axis=0)
-    shares = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-    joint = (shares * np.minimum(activity / np.maximum(levels, 1e-6), CLIP)).sum(axis=0)
-    joint = ndimage.uniform_filter1d(joint, max(1, round(0.03 * fs)))
+    joint, shares = _joint(ndimage.uniform_filter1d(abs(band), max(1, round(0.1 * fs)), axis=-1), fs)
     peaks = signal.find_peaks(joint, height=0.1, distance=max(1, round(REFRACTORY_S * fs)))[0]
     found = _without_waves(_confirmed(peaks, joint[peaks], fs), joint, fs)
     found = _without_inserted(found, joint)
@@ -95,7 +91,33 @@ def two_lead(x: np.ndarray, fs: float) -> np.ndarray:
     return _on_deflection(best, found, fs)
 
 
-def _confirmed(peaks, heights, fs: float, share: float = 0.37, low: float = 0.25) -> np.ndarray:
+def _joint(activity, fs: float, surroundings: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean (time,) of how far each lead stands out, 1 for a usual beat, and weights (lead, time) of the leads.
+
+    surroundings: part of the median of AROUND_S that is taken off the activity.
+    """
+    levels = np.stack([_level(lead, fs, np.max, 7) for lead in activity])
+    between = np.stack([_level(lead, fs, np.median, 7) for lead in activity])
+    around = _coarse(activity, fs, ndimage.median_filter, AROUND_S)
+    now = _coarse(activity, fs, ndimage.maximum_filter1d, LEVEL_S) / np.maximum(levels, 1e-6)
+    weight = levels / np.maximum(between, 1e-6) * (levels > 1e-4) * np.clip(now, 0.01, 1)
+    total = weight.sum(axis=0)
+    shares = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    height = np.maximum(activity - surroundings * around, 0) / np.maximum(levels, 1e-6)
+    joint = (shares * np.minimum(height, CLIP)).sum(axis=0)
+    return ndimage.uniform_filter1d(joint, max(1, round(0.03 * fs))), shares
+
+
+def _coarse(activity, fs: float, running, seconds: float) -> np.ndarray:
+    """A running filter over `seconds`, at 50 Hz since the activity is a mean over 100 ms; as long as the activity."""
+    step, n_times = max(1, round(fs / 50)), activity.shape[-1]
+    at = np.arange(0, n_times, step)
+    width = round(seconds * fs / step)
+    filtered = [running(lead[::step], width, mode="nearest") for lead in activity]
+    return np.stack([np.interp(np.arange(n_times), at, lead) for lead in filtered]).astype(np.float32)
+
+
+def _confirmed(peaks, heights, fs: float, share: float = 0.3, low: float = 0.2) -> np.ndarray:
     """Peaks above `share` of the usual height of their neighbourhood; above `low` where a beat is missing."""
     usual = ndimage.median_filter(np.where(heights > 0.5, heights, 1.0), 9, mode="nearest") if len(heights) else heights
     height = heights / np.clip(usual, 0.5, 2)

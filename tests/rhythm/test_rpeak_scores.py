@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from plain_beats import one_recording
+from scipy import signal
 from scipy.optimize import linear_sum_assignment
 
 from ecglib import EcgError
@@ -82,12 +83,39 @@ def test_two_leads_go_on_where_one_is_lost():
     assert both["fn"] + both["fp"] <= 4 < single["fn"] + single["fp"]
 
 
+def beats_and_truth(fs=250.0, seconds=60, every=200):
+    """One lead of narrow beats of 1 mV and where they are."""
+    t, r = np.arange(round(fs * seconds)), np.arange(200, round(fs * seconds) - 100, every)
+    return sum(np.exp(-(((t - at) / 4) ** 2) / 2) for at in r), r
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_leads_count_no_burst_of_noise_between_beats(seed):
+    """Tremor in the band of the QRS complex: the heart is silent around a beat, and this is not."""
+    x, r = beats_and_truth(every=250)
+    burst = np.random.default_rng(seed).normal(size=(2, len(x)))
+    burst = signal.sosfiltfilt(signal.butter(2, (8, 25), "bandpass", fs=250, output="sos"), burst)
+    burst *= 0.1 / burst.std() * (np.arange(len(x)) // 500 % 6 == 5)  # mV, two seconds of twelve
+    one = one_recording(len(x), 250.0, r, "N" * len(r))
+    row = rpeak_scores.score(one, detectors.two_lead(np.stack([x, x]) + burst, 250.0))
+    assert (row["fn"], row["fp"]) == (0, 0)
+
+
+def test_two_leads_follow_the_lead_that_is_on():
+    """The clearer lead is off for four seconds, too short for its level to fall; a beat at each end may be lost."""
+    x, r = beats_and_truth()
+    both = np.stack([x, 0.3 * x]) + np.random.default_rng(0).normal(size=(2, len(x))) * [[0.002], [0.02]]
+    both[0, 7500:8500] = 0
+    row = rpeak_scores.score(one_recording(len(x), 250.0, r, "N" * len(r)), detectors.two_lead(both, 250.0))
+    assert row["fn"] <= 2 and row["fp"] == 0
+
+
 def test_qrs_table_of_mit_bih(real_data):
     """All 48 records; 201 and 202 are one patient."""
     one_by_one = annotated.recordings("mitdb", real_data / "mitdb")
     out = rpeak_scores.pooled(rpeak_scores.of_detectors(one_by_one, ["two leads", "sleepecg"])).set_index("detector")
     assert out[["records", "patients", "beats"]].drop_duplicates().to_numpy().tolist() == [[48, 47, 109494]]
-    assert out.sensitivity["two leads"] >= 0.998 and out.ppv["two leads"] >= 0.9977
+    assert out.sensitivity["two leads"] >= 0.998 and out.ppv["two leads"] >= 0.998
     assert out.sensitivity["two leads"] > out.sensitivity_high["sleepecg"]
     assert 0.985 < out.sensitivity["sleepecg"] and 0.985 < out.ppv["sleepecg"]
 
