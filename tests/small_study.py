@@ -68,8 +68,8 @@ SMOKE = {
         **{"steps": 4, "batch_size": 4, "given": [["I", "II"]], "min_positives": 1, "n_resamples": 20},
     },
     "generation": {
-        **{"size": "tiny", "vae_steps": 4, "steps": 4, "n_records": 20, "n_steps": 2, "min_positives": 2},
-        **{"min_tested": 1, "n_resamples": 20},
+        **{"size": "tiny", "vae_steps": 4, "wearable_steps": 2, "steps": 4, "n_records": 20, "n_steps": 2},
+        **{"min_positives": 2, "min_tested": 1, "n_resamples": 20},
     },
     "holter": {"folds": 2, "step": 60, "steps": 20, "n_resamples": 20, "n_shown": 2},
     "ppg": {

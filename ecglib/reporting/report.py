@@ -33,6 +33,7 @@ FURTHER = (
     "noise",
     "language_and_neighbours",
     "waves_and_leads",
+    "generation",  # no stage: there after `make draw`
 )
 FOLLOWED = ("random", "features", "scratch")  # baselines among the headline numbers
 

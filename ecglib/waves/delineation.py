@@ -10,6 +10,9 @@ SHORTEST_S = {"P": 0.02, "QRS": 0.04, "T": 0.06}  # s: what is shorter is no wav
 AGREEING_S = 0.04  # s: boundaries of leads within this of their median
 BLOCK_S = 10.0  # s: the median beat is taken over parts of this length
 THRESHOLDS = dict.fromkeys(WAVES, 0.5)
+LIKE_P = 0.6  # least likeness of the P waves of a block; settled on records 1 to 160 of LUDB
+NEAR_P_S = 0.08  # s to both sides of the middle of a P wave: what is compared
+FEW_P = 3  # P waves that can be compared
 OTHERS = 0.7  # weight of all leads together beside a lead's own probability; settled on records 1 to 160 of LUDB
 
 
@@ -62,6 +65,52 @@ def fused(p: np.ndarray, thresholds: dict = THRESHOLDS) -> Waves:
                     row[column] = np.median(near) if len(near) else middle
         found[:] = found[np.argsort(found[:, 0])]
     return together
+
+
+def p_likeness(x: np.ndarray, found: np.ndarray) -> float:
+    """Mean correlation of each P wave with the median of the others, leads joined; NaN for fewer than FEW_P.
+
+    x: filtered leads (lead, time) in mV at FS; found: P waves of all leads together (wave, 3). P waves of one focus
+    look alike, whether a beat follows each or not; what fibrillation leaves before a beat does not.
+    """
+    half = round(NEAR_P_S * FS)
+    middle = np.round(found[:, [0, 2]].mean(axis=1)).astype(int)
+    middle = middle[(middle >= half) & (middle + half <= x.shape[1])]
+    if len(middle) < FEW_P:
+        return np.nan
+    each = x[:, middle[:, None] + np.arange(-half, half)].transpose(1, 0, 2)  # (wave, lead, time)
+    others = [np.median(np.delete(each, k, axis=0), axis=0) for k in range(len(each))]
+    alike = [handmade.p_consistency(each[[k]], other, slice(None))[0] for k, other in enumerate(others)]
+    return float(np.mean(alike))
+
+
+def stray_p(signal: np.ndarray, together: Waves) -> list[tuple[int, int]]:
+    """Blocks of BLOCK_S, (first, behind the last) sample, in which what was called P is none.
+
+    There the calls are less alike than LIKE_P, or there are too few to compare among twice as many QRS complexes.
+    signal: (lead, time) in mV at FS; together: waves of all leads together.
+    """
+    x = filters.bandpass(np.nan_to_num(signal), FS, 0.4, 40, order=2)
+    blocks = []
+    for start, stop in zip(*_edges(x.shape[1], max(1, round(x.shape[1] / (BLOCK_S * FS)))), strict=True):
+        p, qrs = (together[wave][_within(together[wave], start, stop)] for wave in ("P", "QRS"))
+        alike = p_likeness(x, p)
+        if alike < LIKE_P or (len(p) < FEW_P and len(qrs) >= 2 * FEW_P):
+            blocks.append((int(start), int(stop)))
+    return blocks
+
+
+def without_p(found: Waves, blocks: list[tuple[int, int]]) -> Waves:
+    """Waves without the P waves whose middle lies in one of the blocks (first, behind the last)."""
+    gone = np.zeros(len(found["P"]), bool)
+    for start, stop in blocks:
+        gone |= _within(found["P"], start, stop)
+    return found | {"P": found["P"][~gone]}
+
+
+def _within(found: np.ndarray, start: float, stop: float) -> np.ndarray:
+    middle = found[:, [0, 2]].mean(axis=1)
+    return (middle >= start) & (middle < stop)
 
 
 def by_median_beat(signal: np.ndarray) -> Waves:

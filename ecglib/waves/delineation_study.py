@@ -27,10 +27,14 @@ class Trained:
 
 
 def as_marked(one: Marked, p: np.ndarray, thresholds: dict) -> list[Waves]:
-    """Probabilities (lead, 3, time) as waves of each lead, or of all together, as the recording is marked."""
-    if one.per_lead:
-        return [delineation.waves(each, thresholds) for each in delineation.with_other_leads(p)]
-    return [delineation.fused(p, thresholds)]
+    """Probabilities (lead, 3, time) as waves of each lead, or of all together, as the recording is marked; without the
+    P waves of blocks where they are unlike one another (`delineation.stray_p`)."""
+    together = delineation.fused(p, thresholds)
+    blocks = delineation.stray_p(one.signal, together)
+    if not one.per_lead:
+        return [delineation.without_p(together, blocks)]
+    each = [delineation.waves(lead, thresholds) for lead in delineation.with_other_leads(p)]
+    return [delineation.without_p(found, blocks) for found in each]
 
 
 def by_median_beat(one: Marked) -> list[Waves]:

@@ -150,10 +150,16 @@ class Objective(nn.Module):
         return error + self.beta * divergence, {"error": error.detach(), "divergence": divergence.detach()}
 
 
-def fit(data: SignalData, settings: train.Settings, size="small", seen=None, beta=1e-3, progress=None):
-    """Train an Autoencoder; returns (network, history). Arguments: as of `Objective` and `train.fit`."""
+def fit(data: SignalData, settings, size="small", seen=None, beta=1e-3, progress=None, begins=None):
+    """Train an Autoencoder; returns (network, history). Arguments: as of `Objective` and `train.fit`.
+
+    begins: an Autoencoder of that size whose weights are the first ones; it stays as it is. None: random weights.
+    """
     scale = float(data.x.double().square().mean().sqrt())
-    objective = Objective(Autoencoder(size, scale, settings.seed), seen, beta)
+    network = Autoencoder(size, scale, settings.seed)
+    if begins is not None:
+        network.load_state_dict(begins.state_dict())
+    objective = Objective(network, seen, beta)
     history = train.fit(objective, data, settings=settings, progress=progress)
     return objective.encoder.eval(), history
 

@@ -227,3 +227,16 @@ def test_what_was_not_run_is_said():
     assert answers.answers(tables, {"t": ["features"]}, "t") == [
         "No pretrained encoder was probed here: only baselines are compared."
     ]
+
+
+def test_the_drawn_ecgs_are_linked_where_they_were_drawn(tmp_path):
+    (tmp_path / "waves_and_leads").mkdir()
+    (tmp_path / "waves_and_leads/11_waves_and_leads.html").write_text("x")
+    before = report_module.notebook_links(tmp_path, tmp_path)
+    assert "generation" not in before and "11_waves_and_leads.html" in before
+    (tmp_path / "generation").mkdir()
+    assert report_module.notebook_links(tmp_path, tmp_path) == before  # a folder without a page
+    (tmp_path / "generation/16_generation.html").write_text("x")
+    after = report_module.notebook_links(tmp_path, tmp_path).splitlines()
+    link = "- [generation / 16_generation](generation/16_generation.html)"
+    assert link in after and [line for line in after if line != link] == before.splitlines()

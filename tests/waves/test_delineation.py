@@ -1,6 +1,7 @@
 """The U-Net for waves: sizes, losses, what it learns; boundaries, their matching and errors; intervals."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +49,67 @@ def test_leads_together_give_the_median_of_those_that_agree():
     for lead, (on, off) in enumerate([(50, 80), (52, 82), (54, 90), (20, 84)]):  # the last begins far too early
         p[lead, 1, on : off + 1] = 1
     assert delineation.fused(p)["QRS"][:, [0, 2]].tolist() == [[52.0, 83.0]]
+
+
+def with_calls(p_at, shape_of, n_leads=2, n_beats=11):
+    """A recording of ten seconds whose network has called P at the samples `p_at`, QRS at every beat, in each lead."""
+    random, time = np.random.default_rng(0), np.arange(2500)
+    x, p = 0.005 * random.normal(size=(n_leads, 2500)), np.zeros((n_leads, 3, 2500), np.float32)
+    for at in 120 + 220 * np.arange(n_beats):
+        x += np.exp(-0.5 * ((time - at) / 4) ** 2)
+        p[:, 1, at - 12 : at + 13] = 1
+    for number, at in enumerate(p_at):
+        x[:, at - 20 : at + 20] += shape_of(number, random, n_leads)
+        p[:, 0, at - 12 : at + 13] = 1
+    waves = ({"P": NONE, "QRS": NONE, "T": NONE},) * n_leads
+    spans = ([(0.0, 2500.0)],) * n_leads
+    return Marked("r", "p", "", x.astype(np.float32), ("II", "V1")[:n_leads], waves, spans, True), p
+
+
+def p_wave(number, random, n_leads):
+    return 0.15 * np.exp(-0.5 * ((np.arange(40) - 20) / 6) ** 2)
+
+
+def f_wave(number, random, n_leads):
+    phase, bend = random.uniform(0, 2 * np.pi, 2)
+    return 0.1 * np.sin(np.arange(40) * 2 * np.pi * 6 / FS + phase) * (1 + 0.5 * np.sin(np.arange(40) / 9 + bend))
+
+
+@pytest.mark.parametrize("per_lead", [True, False])
+def test_p_waves_that_are_unlike_one_another_are_none(per_lead):
+    """What fibrillation leaves before a beat passes for a P wave in two seconds, not among ten others."""
+    before = 80 + 220 * np.arange(11)
+    free = np.arange(60, 2450, 157)  # another rate than that of the beats: a third-degree block
+    for at, shape, n in ((before, p_wave, 11), (free, p_wave, len(free)), (before, f_wave, 0), (before[:2], p_wave, 0)):
+        one, p = with_calls(at, shape)
+        found = delineation_study.as_marked(replace(one, per_lead=per_lead), p, delineation.THRESHOLDS)
+        assert len(found) == (2 if per_lead else 1)
+        assert [len(each["P"]) for each in found] == [n] * len(found)
+        assert all(len(each["QRS"]) == 11 for each in found)
+    one, p = with_calls(before[:2], p_wave, n_beats=3)
+    short = replace(one, signal=one.signal[:, :700])
+    found = delineation_study.as_marked(short, p[..., :700], delineation.THRESHOLDS)
+    assert [len(each["P"]) for each in found] == [2, 2]  # too short to say that others are missing
+
+
+def test_only_the_part_that_fibrillates_loses_its_p_waves():
+    (sinus, p), (fibrillation, q) = (with_calls(80 + 220 * np.arange(11), shape) for shape in (p_wave, f_wave))
+    both = replace(sinus, signal=np.concatenate([sinus.signal, fibrillation.signal], axis=1))
+    (found, _) = delineation_study.as_marked(both, np.concatenate([p, q], axis=2), delineation.THRESHOLDS)
+    assert len(found["P"]) == 11 and found["P"][:, 2].max() < 2500 and len(found["QRS"]) == 22
+
+
+def test_likeness_is_the_mean_correlation_with_the_median_of_the_others():
+    x = np.random.default_rng(2).normal(size=(2, 1000)) + np.sin(np.arange(1000) / 9)
+    middle = np.array([5, 100, 250, 420, 600, 990])  # the first and the last are cut off
+    waves = np.stack([middle - 10.0, np.full(6, np.nan), middle + 10.0], axis=1)
+    parts, by_hand = [x[:, at - 20 : at + 20] for at in middle[1:-1]], []
+    for k, part in enumerate(parts):
+        median = np.median([other for j, other in enumerate(parts) if j != k], axis=0)
+        level = [each - each.mean(axis=1, keepdims=True) for each in (part, median)]
+        by_hand.append(np.corrcoef(level[0].ravel(), level[1].ravel())[0, 1])
+    assert delineation.p_likeness(x, waves) == pytest.approx(np.mean(by_hand), abs=1e-9)
+    assert np.isnan(delineation.p_likeness(x, waves[[0, 1, 2]]))
 
 
 def test_a_split_call_is_one_hit_and_one_false_and_late_is_positive():

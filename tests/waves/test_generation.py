@@ -79,6 +79,19 @@ def test_it_learns_leads_that_it_is_not_shown(tmp_path):
     np.testing.assert_array_equal(vae.latents(again, held), vae.latents(network, held))
 
 
+def test_an_autoencoder_goes_on_from_the_weights_of_another():
+    data = vae.SignalData(waves(32), [str(i) for i in range(32)])
+    first, _ = vae.fit(data, Settings(steps=40, batch_size=16, lr=0.01), "tiny", beta=1e-4)
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    barely = Settings(steps=1, batch_size=16, lr=1e-9)
+    kept = lead_reconstruction.kept_leads(["II", "V1", "V5"])
+    second, _ = vae.fit(data, barely, "tiny", seen=kept, begins=first)
+    assert all(torch.allclose(before[name], tensor, atol=1e-6) for name, tensor in second.state_dict().items())
+    trained, _ = vae.fit(data, Settings(steps=5, batch_size=16, lr=0.01), "tiny", seen=kept, begins=first)
+    assert all(torch.equal(before[name], tensor) for name, tensor in first.state_dict().items())
+    assert not torch.equal(before["down.0.weight"], trained.state_dict()["down.0.weight"])
+
+
 def test_bad_signals_and_files_are_refused(tmp_path):
     with pytest.raises(EcgError, match=r"\[x\].*shape \(2, 12, 50\)"):
         vae.SignalData(np.zeros((2, 12, 50), np.float32), ["a", "b"])
