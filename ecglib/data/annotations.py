@@ -17,6 +17,7 @@ SYMBOLS = dict(enumerate(' NLRaVFJASEj/Q~ | sT*D"=pB^t+u?![]en@xf()r'))
 BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")  # the types that stand for a heartbeat
 _SKIP, _NUM, _SUB, _CHAN, _AUX = 59, 60, 61, 62, 63
 _MARKS = frozenset('+"')  # where rhythms are named: "(AFIB"; SHDB-AF names them in comments
+_PATIENT = {"cpsc2021": r"data_(\d+)_\d+", "nstdb": r"(\d+)e\d+"}  # of corpora whose records are named after patients
 _RESOLUTION = re.compile(r"## time resolution: ([\d.]+)")
 
 
@@ -111,3 +112,9 @@ def rhythms(notes: Annotations, end: float) -> list[Interval]:
     marks = [(int(notes.samples[n]), text[1:].split("\0")[0]) for n, text in marks if notes.symbols[n] in _MARKS]
     ends = [at for at, _ in marks][1:] + [end]
     return [Interval(at, stop, label) for (at, label), stop in zip(marks, ends, strict=False) if stop > at]
+
+
+def patient_of(corpus: str, record_id: str) -> str:
+    """The patient whom the name of a record holds, in a corpus that names records so; else the name itself."""
+    match = re.fullmatch(_PATIENT.get(corpus, ""), record_id)
+    return match[1] if match else record_id

@@ -13,7 +13,6 @@ The bytes depend on the recordings and the package versions only: not on the tim
 """
 
 import json
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -148,6 +147,5 @@ def pack(name: str, dataset, root, out, **settings) -> Cohort:
     but an earlier cohort; and when every record is refused.
     A failed or killed pack leaves the last good cohort in place; the next one clears what it left and starts over.
     """
-    require_known("setting", settings, [setting.name for setting in fields(packing.Settings)], "pack")
-    packing.pack(name, dataset, root, out, packing.Settings(**settings))
+    packing.pack(name, dataset, root, out, packing.settings(settings))
     return open(out)

@@ -22,6 +22,7 @@ def resample(x: np.ndarray, fs_in: float, fs_out: float, tolerance: float = 0.0)
     return filtered(x, fs_in, fs_out, (), tolerance)
 
 
+@lru_cache(maxsize=1024)
 def ratio(fs_in: float, fs_out: float, tolerance: float = 0.0) -> tuple[int, int]:
     """The factors (up, down) that take fs_in to fs_out, Hz; raises EcgError where `resample` cannot go.
 
@@ -134,7 +135,13 @@ def _extended(rows: np.ndarray, left: int, total: int):
     wide = np.zeros((len(rows), total), np.float32)
     middle = wide[:, left : left + n_times]
     np.subtract(rows, level, out=middle)
-    fade = np.cos(np.linspace(-np.pi / 2, np.pi / 2, left, dtype=np.float32).clip(0)) ** 2
+    fade = _fade(left)
     wide[:, :left] = (middle[:, 1 : left + 1] * fade)[:, ::-1]
     wide[:, left + n_times : 2 * left + n_times] = middle[:, ::-1][:, 1 : left + 1] * fade
     return wide, level
+
+
+@lru_cache(maxsize=64)
+def _fade(n_times: int) -> np.ndarray:
+    """Weights float32 (time,) of an extension, from its end at 0: nothing, then up to 1 at the recording."""
+    return np.cos(np.linspace(-np.pi / 2, np.pi / 2, n_times, dtype=np.float32).clip(0)) ** 2

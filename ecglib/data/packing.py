@@ -15,7 +15,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
@@ -80,6 +80,12 @@ class Settings:
     labels: list[str] | None = None
     fs_tolerance: float = 0.0
     progress: Callable[[int, int], None] | None = None
+
+
+def settings(given: dict) -> Settings:
+    """Settings by name; EcgError that lists the names for an unknown one."""
+    require_known("setting", given, [setting.name for setting in fields(Settings)], "pack")
+    return Settings(**given)
 
 
 @dataclass(frozen=True)
@@ -150,15 +156,31 @@ def checked(recording: Recording, plan: Plan) -> Recording:
         lead = recording.leads[worst]
         raise EcgError(f"{share[worst]:.0%} of the samples of lead {lead} are missing", field="missing samples")
     live = recording.signal[recording.lead_mask]
-    # the functions that skip NaN are several times slower
-    complete = (n_finite[recording.lead_mask] == recording.signal.shape[1]).all()
-    median, percentile = (np.median, np.percentile) if complete else (np.nanmedian, np.nanpercentile)
-    deviation = np.abs(live - median(live, axis=1, keepdims=True))
-    peaks = percentile(deviation, PEAK_PERCENTILE, axis=1)
-    wrong = np.median(peaks) if np.median(peaks) > MAX_PEAK_MV else peaks.max() if peaks.max() < MIN_PEAK_MV else None
+    wrong = _implausible(live, bool((n_finite[recording.lead_mask] == live.shape[1]).all()))
     if wrong is not None:
         raise EcgError(f"implausible amplitude: {wrong:.3g} mV", field="amplitude", fix="check the gain")
     return recording
+
+
+def _implausible(live: np.ndarray, complete: bool) -> float | None:
+    """The robust peak (mV) for which leads (lead, time) are refused, None where it is plausible.
+
+    complete: no sample is missing. No peak exceeds the range of its lead, and that of the widest lead alone nearly
+    always says that there is a signal: then the others, whose order statistics take long, are not needed.
+    """
+    if complete:
+        ranges = np.ptp(live, axis=1)
+        if np.median(ranges) <= MAX_PEAK_MV and _robust_peaks(live[[ranges.argmax()]])[0] >= MIN_PEAK_MV:
+            return None
+    peaks = _robust_peaks(live, complete)
+    return np.median(peaks) if np.median(peaks) > MAX_PEAK_MV else peaks.max() if peaks.max() < MIN_PEAK_MV else None
+
+
+def _robust_peaks(live: np.ndarray, complete: bool = True) -> np.ndarray:
+    """Robust peak of each lead of (lead, time), mV: PEAK_PERCENTILE of |sample - median|."""
+    # the functions that skip NaN are several times slower
+    median, percentile = (np.median, np.percentile) if complete else (np.nanmedian, np.nanpercentile)
+    return percentile(np.abs(live - median(live, axis=1, keepdims=True)), PEAK_PERCENTILE, axis=1)
 
 
 def cut(recording: Recording, start: float, seconds: float) -> Recording:
@@ -258,20 +280,28 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
-def pack(name: str, dataset, root, out, settings: Settings) -> None:
+def tables(dataset, root, out, settings: Settings) -> tuple[Plan, pd.DataFrame, pd.DataFrame]:
+    """The plan of a cohort, the records and the label states of its corpus; EcgError, as of `cohort.pack`, before any
+    recording is read."""
     _require_types(settings)
     files.output_folder(out, _written, [root])
     options = dict(settings.options or {})
     provided = dataset.leads(**options) if hasattr(dataset, "leads") else dataset.LEADS
     layout = plan(settings.fs, settings.seconds, settings.leads or provided, settings.windows, settings.fs_tolerance)
-    records, states = _corpus(dataset, root, options, settings.labels)
-    run = _Runner(dataset.read, layout, settings, 2 * len(records))
+    return layout, *_corpus(dataset, root, options, settings.labels)
+
+
+def pack(name: str, dataset, root, out, settings: Settings, run: Callable | None = None) -> None:
+    """See `cohort.pack`. run: called as a Runner, in place of one: what it says of the recordings is taken."""
+    layout, records, states = tables(dataset, root, out, settings)
+    run = run or Runner(dataset.read, layout, settings, 2 * len(records))
+    options = dict(settings.options or {})
     root = Path(root).resolve()
     notes = list(records.attrs.get("notes", []))
     with files.new_folder(out, _written, [root]) as folder:
         examined = run(examine, records.to_dict("records"))
         kept, rejected = _sort_out(records, examined, root)
-        rows = _write_signals(kept, run, folder / "signals.npy")
+        rows = _write_signals(kept, run, layout, folder / "signals.npy")
         _write_tables(folder, kept, rows, states, rejected, root, layout)
         info = {"name": name, "dataset": _provenance(dataset, options) | {"notes": notes}}
         info["counts"] = _counts(records, kept, rows, rejected, layout)
@@ -382,7 +412,7 @@ def _metadata(records: pd.DataFrame) -> tuple[str, ...]:
     return tuple(c for c in records if c not in (*_COMMON, "path"))
 
 
-class _Runner:
+class Runner:
     """Runs `examine` or `write_rows` over chunks of records in parallel, results in order."""
 
     def __init__(self, read, plan: Plan, settings: Settings, total: int):
@@ -391,6 +421,8 @@ class _Runner:
         self.parallel = {"backend": settings.backend or "loky", "n_jobs": settings.workers}
 
     def __call__(self, function, rows: list[dict], *per_row: list, **fixed) -> list:
+        if function is write_rows:
+            self.done = self.total // 2  # of the refused records there is nothing to write
         chunks = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
         task, out = joblib.delayed(function), []
         tasks = (task(self.read, self.plan, rows[c], *(v[c] for v in per_row), **fixed) for c in chunks)
@@ -429,10 +461,9 @@ def _relative(text, root: Path) -> str:
     return str(text).replace(f"{root.as_posix()}/", "")
 
 
-def _write_signals(kept: pd.DataFrame, run: _Runner, path: Path) -> pd.DataFrame:
+def _write_signals(kept: pd.DataFrame, run, plan: Plan, path: Path) -> pd.DataFrame:
     ends = kept.n_windows.cumsum()
-    allocate(path, (int(ends.iloc[-1]), len(run.plan.leads), run.plan.n_times))
-    run.done = run.total // 2
+    allocate(path, (int(ends.iloc[-1]), len(plan.leads), plan.n_times))
     facts = run(write_rows, kept.to_dict("records"), list(ends - kept.n_windows), signals_path=str(path))
     rows = pd.DataFrame(facts)
     rows.insert(0, "row", np.arange(len(rows)))
@@ -515,13 +546,18 @@ def _rates(fs_recorded: pd.Series, plan: Plan) -> dict:
     return {"rates_approximated": sum(value > 1e-12 for value in off), "largest_rate_deviation": max(off)}
 
 
+def versions() -> dict[str, str]:
+    """Versions of all that the bytes of a cohort depend on, by package."""
+    return {"ecglib": __version__, **{package: version(package) for package in _PACKAGES}}
+
+
 def _write_info(folder: Path, plan: Plan, info: dict) -> None:
     limits = {"max_nan_share": MAX_NAN_SHARE, "max_peak_mv": MAX_PEAK_MV, "min_peak_mv": MIN_PEAK_MV}
     info |= {name: value for name, value in asdict(plan).items() if name != "fs_tolerance" or value} | {
         "format": FORMAT,
         "counts_per_mv": COUNTS_PER_MV,
         "limits": limits | {"peak_percentile": PEAK_PERCENTILE},
-        "versions": {"ecglib": __version__, **{package: version(package) for package in _PACKAGES}},
+        "versions": versions(),
         "sha256": {file: files.sha256(folder / file) for file in FILES},
     }
     text = json.dumps(info, indent=1, sort_keys=True, ensure_ascii=False)

@@ -44,9 +44,19 @@ def assess(recording: Recording) -> dict:
     drift = bandpass(x, recording.fs, None, 0.5, order=2).std(axis=-1) if recording.fs > 2 else 0.0
     return dict(
         n_clipped=sum(_is_clipped(row) for row in x),
-        amplitude_mv=float(np.median(np.ptp(np.quantile(x, [0.001, 0.999], axis=-1), axis=0))),
+        amplitude_mv=float(np.median(np.ptp(_quantiles(x, (0.001, 0.999)), axis=0))),
         drift_mv=float(np.median(drift)),
     )
+
+
+def _quantiles(x: np.ndarray, shares) -> np.ndarray:
+    """np.quantile(x, shares, axis=-1), bit for bit, of finite x (lead, time): one vectorised sort is faster than its
+    partition."""
+    ordered, at = np.sort(x, axis=-1), (x.shape[-1] - 1) * np.asarray(shares)
+    below = at.astype(int)
+    low, high, part = ordered[:, below], ordered[:, np.minimum(below + 1, x.shape[-1] - 1)], at - below
+    step = high - low
+    return np.where(part < 0.5, low + step * part, high - step * (1 - part)).T
 
 
 def _is_clipped(row: np.ndarray) -> bool:

@@ -119,16 +119,20 @@ def generate(out, sections, given):
     "--detector", default="", metavar="FILE", help="also say whether each is noisy: detector.json of notebook 14"
 )
 @click.option("--out", required=True, metavar="FOLDER", help="folder to write")
+@command_help.PART
 @_section_options
-def pack(name, dataset, root, options, workers, detector, out, sections, given):
+def pack(name, dataset, root, options, workers, detector, out, part, sections, given):
     """Pack a corpus into arrays and tables; NAME is the name of the cohort."""
     from ecglib import datasets
-    from ecglib.data import cohort
+    from ecglib.data import cohort, packing_shares
     from ecglib.pipeline import stages
 
     settings = {"options": {}, **_parameters(sections, given), "workers": workers}
     require_type("options", settings["options"], dict, "mapping")
     settings["options"] = settings["options"] | dict(options)
+    if detector and part:
+        fix = "leave --detector out, and write the same flags as a table: ecglib quality"
+        raise EcgError("a part does not judge noise: every job would judge all recordings", field="detector", fix=fix)
     with stages.guarded():
         corpus = datasets.get(dataset)
         if detector:
@@ -136,7 +140,11 @@ def pack(name, dataset, root, options, workers, detector, out, sections, given):
 
             corpus = quality.Judged(corpus, detector, workers, command_help.tenths(f"noise {name}"))
         progress = command_help.tenths(f"pack {name}", size=2)
-        cohort.pack(name, corpus, root, out, progress=progress, **settings)
+        if part:
+            number = packing_shares.pack_part(name, corpus, root, out, part, progress=progress, **settings)
+            print(command_help.part_done(part, number, out))
+        else:
+            cohort.pack(name, corpus, root, out, progress=progress, **settings)
 
 
 @cli.command()

@@ -17,6 +17,7 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
         "ecglib pack clinic --dataset folder --root my_ecgs --option 'labels=[AFIB, LVH]' --out results/cohorts/clinic",
         "ecglib pack ptb-xl --dataset ptbxl --root ptb-xl --option label_set=super-2198 --params pack --out cohort",
         "ecglib pack ward --dataset folder --root my_ecgs --detector results/noise/detector.json --out cohort",
+        "ecglib pack clinic --dataset folder --root my_ecgs --out cohort --part 2/8    (second of eight jobs)",
     ],
     "run": ["ecglib run notebooks/01_data_exploration.ipynb --params explore --out results/scratch/explore"],
     "data": ["ecglib data"],
@@ -76,13 +77,17 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
         "ecglib embed merl a b --weights dummy --out z.parquet",
         "ecglib embed ecgfounder my_ecgs --out features.parquet --part 2/8    (the second of eight array jobs)",
     ],
-    "merge": ["ecglib merge features.parquet    (after its parts 1/8 to 8/8)"],
+    "merge": [
+        "ecglib merge features.parquet    (after its parts 1/8 to 8/8)",
+        "ecglib merge results/cohorts/clinic    (after the parts of `ecglib pack`)",
+    ],
     "export": ["ecglib export ecgfounder --out ecgfounder.onnx"],
     "completion": [
         'eval "$(ecglib completion bash)"    (in ~/.bashrc)',
         "ecglib completion fish > ~/.config/fish/completions/ecglib.fish",
     ],
 }
+PART = click.option("--part", default="", metavar="I/N", help="one of N array jobs; `ecglib merge OUT` ends them")
 SHOWN_S = 10.0  # between two lines of progress, at most
 FIRST_DROPPED = (
     "head",

@@ -10,7 +10,7 @@ import click
 
 from ecglib import EcgError
 from ecglib.pipeline import command_help
-from ecglib.pipeline.command_help import Assignments, names_of
+from ecglib.pipeline.command_help import PART, Assignments, names_of
 from ecglib.pipeline.stages import ROOT
 
 PACKS = ROOT / "tests/packs"
@@ -27,7 +27,6 @@ def _weight_options(command):
     )
 
 
-_PART = click.option("--part", default="", metavar="I/N", help="one of N array jobs; `ecglib merge OUT` ends them")
 _LEAD_NAMES = click.option(
     "--lead-names", multiple=True, type=Assignments(), help="name in the files=standard name, `name=` for none"
 )
@@ -96,7 +95,7 @@ def _verify(packs, names) -> None:
 @click.option("--crop", default="", metavar="SECONDS", help="of one input, or `published` (default: as on the card)")
 @_LEAD_NAMES
 @click.option("--records", default="**/*.hea", show_default=True, metavar="GLOB", help="which headers")
-@_PART
+@PART
 @_weight_options
 def embed(model, folders, out, crop, lead_names, records, weights, file, accept, **options):
     """Features of a published MODEL for every WFDB record below some FOLDERS."""
@@ -115,7 +114,15 @@ def embed(model, folders, out, crop, lead_names, records, weights, file, accept,
 @click.command()
 @click.argument("out", metavar="OUT")
 def merge(out):
-    """Put what array jobs (`embed` or `predict` with --part) have computed together to OUT, as one run would write."""
+    """Put what array jobs (`embed`, `predict` or `pack` with --part) have made together to OUT, as one run would."""
+    if Path(out).suffix not in (".parquet", ".csv"):
+        from ecglib import datasets
+        from ecglib.data import packing_shares
+        from ecglib.pipeline import stages
+
+        with stages.guarded():
+            packing_shares.merge(out, datasets.get)
+        return
     from ecglib.zoo import embed
 
     done = embed.merge(out, command_help.say)
@@ -230,7 +237,7 @@ def fit(cohort, out, **options):
 @click.option(
     "--detector", default="", metavar="FILE", help="also say whether each is noisy: detector.json of notebook 14"
 )
-@_PART
+@PART
 @_LEAD_NAMES
 @_weight_options
 def predict(model, paths, out, plot, batch, records, detector, part, lead_names, **published):

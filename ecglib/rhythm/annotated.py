@@ -4,7 +4,6 @@ Classes of beats after ANSI/AAMI EC57: N (normal, bundle branch block, escape of
 premature), V (ventricular), F (fusion of both), Q (paced, unclassifiable).
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ CLASSES = ("N", "S", "V", "F", "Q")
 SYMBOLS = {"N": "NLRejnB", "S": "AaJS", "V": "VEr", "F": "F", "Q": "/fQ?"}  # symbols of beats in WFDB annotations
 AAMI = {symbol: name for name, symbols in SYMBOLS.items() for symbol in symbols}
 CORPORA = ("mitdb", "nstdb", "cpsc2021", "qtdb", "simulated")
-_PATIENT = {"cpsc2021": r"data_(\d+)_\d+", "nstdb": r"(\d+)e\d+", "qtdb": r"(.+)"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +65,7 @@ def recordings(corpus: str, root, *, hospital: str = "A", leads=("II", "V1"), li
         paths = sorted(path.with_suffix("") for path in Path(root).glob("*.atr"))
         if not paths:
             raise EcgError("no annotated recording is there", file=root, fix="fetch RECORD.hea, .dat and .atr")
-        found = [re.fullmatch(_PATIENT[corpus], path.name) for path in paths]
-        patients = [match[1] if match else path.name for match, path in zip(found, paths, strict=True)]
+        patients = [annotations.patient_of(corpus, path.name) for path in paths]
         table = pd.DataFrame({"path": paths, "patient_id": patients, "half": ""})
         table["record_id"] = [path.name for path in paths]
     for row in table.head(limit or len(table)).itertuples():

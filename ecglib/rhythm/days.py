@@ -149,8 +149,8 @@ def _day(path: Path, source: str, about: Source) -> Day:
     if about.before and first_mark > at[0]:
         marked = [Interval(at[0], first_mark, about.before), *marked]
     rhythms = [Interval(start / fs, end / fs, label) for start, end, label in marked]
-    patient = path.name.split("_")[1] if source == "cpsc2021" else path.name
-    return Day(path.name, f"{source}-{patient}", source, at / fs, beats.symbols[beats.is_beat][first], rhythms, path)
+    patient = f"{source}-{annotations.patient_of(source, path.name)}"
+    return Day(path.name, patient, source, at / fs, beats.symbols[beats.is_beat][first], rhythms, path)
 
 
 def described(found: dict[str, list[Day]], positive) -> pd.DataFrame:

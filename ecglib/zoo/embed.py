@@ -29,6 +29,7 @@ from ecglib import EcgError, __version__, zoo
 from ecglib.data import packing, wfdb_io
 from ecglib.data.files import claimed, csv_text, headers, output_file, write_atomic, write_csv
 from ecglib.data.recording import canonical, standard
+from ecglib.data.shares import NOTE, Part
 from ecglib.zoo import array_jobs
 
 CHUNK = 32  # records, or two batches if those are more: what a stopped run computes again at most, for each core
@@ -87,7 +88,7 @@ def stream(reader, folders, records, out: Path, *, batch: int, lead_names=None, 
     reader: as `Features`; records: function that lists (number of the folder, name); the rest, and what comes back, as
     of `run`. Of a share, "records" counts those that were looked at, and the table is left to `merge`.
     """
-    part = array_jobs.Part.read(part)
+    part = Part.read(part)
     if batch < 1:
         raise EcgError(f"batch={batch}", field="batch", fix="take one crop or more at a time")
     for name in (lead_names := dict(lead_names or {})).values():
@@ -97,7 +98,7 @@ def stream(reader, folders, records, out: Path, *, batch: int, lead_names=None, 
     reader.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     with claimed(parts, "embed"):
         progress(f"{len(records):,} records through {reader.title}")
-        (parts / array_jobs.NOTE).unlink(missing_ok=True)
+        (parts / NOTE).unlink(missing_ok=True)
         files, facts = _computed(reader, folders, records, parts, batch, lead_names, progress, part)
         note = array_jobs.note(reader.schema, reader.leads, files)
         if part is not None:

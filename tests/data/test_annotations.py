@@ -87,3 +87,18 @@ def test_the_real_corpora_are_what_their_papers_say(real_data):
     assert {mark.label for day in days.days(real_data / "nsrdb", "nsrdb") for mark in day.rhythms} == {"N"}
     pieces = days.days(real_data / "cpsc2021", "cpsc2021")
     assert len(pieces) == 18 and all(re.fullmatch(r"cpsc2021-\d+", day.patient_id) for day in pieces)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "record", "patient"),
+    [
+        ("cpsc2021", "data_12_3", "12"),
+        ("cpsc2021", "data_12_30", "12"),
+        ("cpsc2021", "other", "other"),
+        ("nstdb", "118e_6", "118e_6"),
+        ("nstdb", "118e06", "118"),
+        ("afdb", "04015", "04015"),
+    ],
+)
+def test_patients_are_read_from_the_names_of_records_where_they_stand_there(corpus, record, patient):
+    assert annotations.patient_of(corpus, record) == patient

@@ -190,3 +190,21 @@ def test_a_rate_that_is_refused_says_how_to_take_it(fs):
         filters.ratio(fs, 100, 1e-12)
     up, down = filters.ratio(fs, 100, 1e-4)
     assert abs(up / down * fs / 100 - 1) < 1e-4 and max(up, down) <= filters.MAX_FACTOR
+
+
+def test_amplitudes_are_judged_as_by_the_robust_peaks_of_all_leads():
+    """Against the percentile of every lead, on both sides of either limit, with and without missing samples."""
+    rng, answers = np.random.default_rng(0), []
+    for size in (0.002, 0.007, 0.0078, 0.009, 1, 6, 7.6, 8, 12, 30):
+        for gap in (False, True):
+            live = rng.normal(size=(3, 1000)) * size * rng.uniform(0.9, 1.1, (3, 1))
+            live[:, ::250] += rng.choice([0, 40], (3, 4))  # spikes, which widen the range and not the robust peak
+            live[0, 5] = np.nan if gap else 0
+            live = live.astype(np.float32)
+            around = np.abs(live - np.nanmedian(live, axis=1)[:, None])
+            peaks = np.nanpercentile(around, packing.PEAK_PERCENTILE, axis=1)
+            wrong = np.median(peaks) if np.median(peaks) > packing.MAX_PEAK_MV else None
+            wrong = peaks.max() if wrong is None and peaks.max() < packing.MIN_PEAK_MV else wrong
+            answers.append(wrong)
+            assert packing._implausible(live, not gap) == wrong
+    assert None in answers and min(filter(None, answers)) < 0.02 and max(filter(None, answers)) > 20

@@ -217,3 +217,13 @@ def test_real_corpora_and_their_limb_leads(real_data):
 
     assert errors("ptb-xl/records100/00000/*.hea").max() < 0.02
     assert errors("ludb/**/*.hea").max(axis=1).min() > quality.KEPT, "leads of this sample were scaled by themselves"
+
+
+def test_quantiles_are_those_of_numpy_bit_for_bit():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 999, 1000, 5000, 5001):
+        x = rng.normal(size=(3, n)).astype(np.float32)
+        for few in (x, np.round(x)):  # and with values that come more than once
+            wanted = np.quantile(few, [0.001, 0.3, 0.999], axis=-1)
+            found = quality._quantiles(few, (0.001, 0.3, 0.999))
+            assert found.dtype == wanted.dtype and np.array_equal(found, wanted)

@@ -1,7 +1,11 @@
 """The audit against plain counts, one prevalence everywhere, and the test split left out of what looks at signals."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from crude_corpus import corpus, pack
 from memory_cohort import MemoryCohort
 
 from ecglib import EcgError
@@ -57,3 +61,20 @@ def test_tables_of_signals_do_not_touch_the_test_split(home):
 def test_external_cohorts_are_described(home):
     home.records["split"] = "external"
     assert np.isfinite(cohorts.spectra({"B": home}).db).all() and "B" in cohorts.signal_quality({"B": home})
+
+
+def test_a_gallery_of_the_most_frequent_statements_where_the_labels_of_cohorts_differ(tmp_path):
+    """The cells of notebook 01 on two cohorts, the second of which states what the first does not, and more often."""
+    for name, labels_of in (("here", ["A"]), ("there", ["B"])):
+        raw = corpus(tmp_path / f"raw/{name}", n=12, fs=100)
+        pack(raw, tmp_path / f"cohorts/{name}", options={"labels": labels_of})
+    path = Path(__file__).resolve().parents[2] / "notebooks/01_data_exploration.ipynb"
+    cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]}
+    given = {"cohorts_dir": str(tmp_path / "cohorts"), "cohorts": ["here", "there"], "gallery": [], "min_positives": 2}
+    given["out_dir"] = str(tmp_path / "out")
+    names = {}
+    exec(cells["cell-01"] + "\n" + cells["cell-03"], names)
+    names |= given
+    exec("\n".join(cells[f"cell-{number}"] for number in ("04", "18", "22")), names)
+    assert list(names["picked"]) == ["A"] and (tmp_path / "out/ecg_A.png").exists()
+    assert list(names["shown"]) == ["B", "A"]

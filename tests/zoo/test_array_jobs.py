@@ -15,10 +15,10 @@ import pytest
 from crude_corpus import crude_ecg, tall_or_not
 
 from ecglib import EcgError, models, zoo
-from ecglib.data import wfdb_io
+from ecglib.data import shares, wfdb_io
 from ecglib.data.recording import LEADS
 from ecglib.pipeline.cli import main
-from ecglib.zoo import array_jobs, embed, fit, kept, predict
+from ecglib.zoo import embed, fit, kept, predict
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/scale.md").read_text()
 FS, N = 100, 22
@@ -149,7 +149,7 @@ def test_what_is_no_part_is_refused_before_any_work(place, tmp_path, text):
 
 def test_shares_are_all_of_a_list_once():
     for of in (1, 2, 3, 7):
-        parts = [array_jobs.Part(number, of).share(list(range(5))) for number in range(1, of + 1)]
+        parts = [shares.Part(number, of).share(list(range(5))) for number in range(1, of + 1)]
         assert sorted(np.concatenate(parts)) == list(range(5)) and max(map(len, parts)) == -(-5 // of)
 
 
