@@ -162,7 +162,8 @@ def _by_lead(attribution, leads) -> str:
     """In which leads what speaks for a statement lies, most first."""
     sums = np.maximum(attribution, 0).sum(1)
     share = sums / (sums.sum() or 1)
-    return "speaks for it: " + ", ".join(f"{leads[k]} {100 * share[k]:.0f} %" for k in np.argsort(-share) if share[k])
+    order = [k for k in np.argsort(-share) if share[k] >= 0.005]  # below, the rounding of the processor shows
+    return "speaks for it: " + ", ".join(f"{leads[k]} {100 * share[k]:.0f} %" for k in order)
 
 
 def evaluated(scores: str, truth: str, out: str, split: str, min_positives: int, options: dict) -> None:

@@ -174,7 +174,8 @@ def test_the_three_sentences_say_what_the_tables_say():
     leaders = {"t": ["supervised"]}
     pays, where, elsewhere = answers.answers(answered(0.1, 0.05, 0.15), leaders, "t")
     assert "Of 3 pretrained, 0 beat training from scratch; of the 1 among them that saw signals alone, 0." in pays
-    assert "chose, supervised, has a macro AUROC of 0.800 (0.700 to 0.900) on the test patients" in pays and "10 % of the labels" in pays
+    assert "chose, supervised, has a macro AUROC of 0.800 (0.700 to 0.900) on the test patients" in pays
+    assert "10 % of the labels" in pays
     assert "\n    - Against training from scratch: -0.010 (-0.020 to +0.010), no certain difference." in pays
     assert "gains most over training from scratch with 100 % of the labels" in where
     assert "\n    - At 100 %: +0.100 (+0.050 to +0.150), better." in where
