@@ -22,7 +22,9 @@ IN_LAB = {  # small numbers for what runs in the browser
     "06_fine_tuning": SMOKE["fine_tuning"],
     "07_one_ecg": {"n_shown": 1},
     "08_rhythm_and_beats": SMOKE["rhythm_and_beats"],
-    "09_robustness": SMOKE["robustness"] | {"shown": "measure", "shift_splits": ["pretrain", "train"], "cues": ["p"]},
+    "09_robustness": SMOKE["robustness"]
+    | {"encoders": {"random": "", "measure": "../results/pretrain/twelve-measure"}, "shift_encoder": "measure"}
+    | {"beside": [], "shown": "measure", "shift_splits": ["pretrain", "train"], "cues": ["p"]},
     "10_explanation": SMOKE["explanation"],
     "11_waves_and_leads": SMOKE["waves_and_leads"],
     "12_language_and_neighbours": SMOKE["language_and_neighbours"],
