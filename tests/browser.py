@@ -104,9 +104,10 @@ class Lab:
         return [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
 
     def kernels(self) -> list[dict]:
-        """The kernels that the server has started."""
+        """The kernels that the server has started; none while it cannot tell, since one comes or goes."""
         ours = {"Authorization": f"token {self.token}"}
-        return requests.get(f"{self.address}/api/kernels", headers=ours, timeout=60).json()
+        answer = requests.get(f"{self.address}/api/kernels", headers=ours, timeout=60)
+        return answer.json() if answer.ok else []
 
     def end_kernels(self) -> None:
         ours = {"Authorization": f"token {self.token}"}
