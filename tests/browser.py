@@ -98,9 +98,10 @@ class Lab:
 
     def code_cells(self, path: str) -> list[dict]:
         """The code cells of a notebook as they are on disk."""
-        text = ""
-        while not text.endswith("}\n"):  # not written to its end yet
-            text = (self.tree / path).read_text()
+        for _ in range(100):
+            if (text := (self.tree / path).read_text()).endswith("}\n"):  # else not written to its end yet
+                break
+            time.sleep(0.05)
         return [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
 
     def kernels(self) -> list[dict]:

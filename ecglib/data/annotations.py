@@ -17,7 +17,7 @@ SYMBOLS = dict(enumerate(' NLRaVFJASEj/Q~ | sT*D"=pB^t+u?![]en@xf()r'))
 BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")  # the types that stand for a heartbeat
 _SKIP, _NUM, _SUB, _CHAN, _AUX = 59, 60, 61, 62, 63
 _MARKS = frozenset('+"')  # where rhythms are named: "(AFIB"; SHDB-AF names them in comments
-_PATIENT = {"cpsc2021": r"data_(\d+)_\d+", "nstdb": r"(\d+)e\d+"}  # of corpora whose records are named after patients
+_PATIENT = {"cpsc2021": r"data_(\d+)_\d+", "nstdb": r"(\d+)e_?\d+"}  # of corpora whose records are named after patients
 _RESOLUTION = re.compile(r"## time resolution: ([\d.]+)")
 
 

@@ -74,6 +74,7 @@ def merge(out, find) -> None:
     what = "records, settings or versions"
     command = "pack"
     notes, folders = complete(out, _read, lambda note: note["origin"], kind=KIND, what=what, command=command)
+    parts = [Part(number, len(folders)) for number in range(1, len(folders) + 1)]
     origin = notes[0]["origin"]
     dataset, settings = find(origin["dataset"]), packing.Settings(**origin["settings"])
     layout, records, states = packing.tables(dataset, origin["root"], out, settings)
@@ -83,9 +84,11 @@ def merge(out, find) -> None:
     with ExitStack() as held:
         for folder in folders:
             held.enter_context(files.claimed(folder, KIND))
+        if [_read(part, folder) for part, folder in zip(parts, folders, strict=True)] != notes:
+            raise EcgError("a part was packed again meanwhile", file=out, field="part", fix="merge when all have ended")
         packing.pack(origin["name"], dataset, origin["root"], out, settings, _Shares(notes, folders))
-        for folder in folders:
-            shutil.rmtree(folder)
+    for folder in folders:  # only now: some file systems keep a folder whose lock is open
+        shutil.rmtree(folder)
 
 
 class _Shares:

@@ -14,7 +14,8 @@ def answers(tables: dict, leaders: dict, task: str) -> list[str]:
     """Markdown: does pretraining pay, where, and in the next hospital; a computed sentence each, and its points.
 
     tables: of `study_tables`; leaders: of the notebook of the paper's figures, the first one being the best encoder on
-    validation patients. What was not run is said. Counts are of methods whose Holm-adjusted p is below 0.05.
+    validation patients. What was not run is said. Better and worse,
+    and the counts of those that beat others, ask for an interval without zero and a Holm-adjusted p below 0.05.
     """
     gaps, scores, transfer = (of_task(tables[name], task) for name in ("differences", "scores", "transfer"))
     best = next(iter(leaders.get(task, [])), "")  # names come from files: they are text, not Markdown
@@ -46,6 +47,9 @@ def _gap(rows: pd.DataFrame, encoder: str, reference: str, fraction: float) -> s
 
 
 def _verdict(row) -> str:
+    """What an interval and the p value, adjusted by Holm, say together."""
+    if not row.p_holm < 0.05:
+        return "no certain difference"
     return "better" if row.low > 0 else "worse" if row.high < 0 else "no certain difference"
 
 
@@ -82,7 +86,7 @@ def _pays_where(gaps, best: str) -> str:
         return "**With how many labels?** Training from scratch was not run, so there is nothing to hold it against."
     top = rows.loc[rows.point.idxmax()]
     points = [f"At {share(f)}: {_gap(gaps, best, 'scratch', f)}." for f in sorted(rows.fraction)]
-    if top.low > 0:
+    if _verdict(top) == "better":
         where = f"{plain(best)} gains most over training from scratch with {share(top.fraction)} of the labels"
     else:
         where = f"With no share of the labels is a gain of {plain(best)} over training from scratch certain"
@@ -97,14 +101,14 @@ def _elsewhere(transfer, gaps, best: str) -> str:
     for cohort, rows in macro.groupby("cohort", sort=False):
         rows = rows[rows.encoder.map(is_pretrained)]
         own, lost = of_model(rows, best, "linear"), rows[rows.drop_high < 0]
-        text = f"In {plain(cohort)}"
+        text = f"In {plain(cohort)}:"
         for row in own.head(1).itertuples():
             score, change = (_side(row, side, sign) for side, sign in (("external", ""), ("drop", "+")))
-            text += f" {plain(best)} has {score}, a change of {change}"
+            text += f" {plain(best)} has {score}, a change of {change};"
         there = gaps[(gaps.cohort == cohort) & (gaps.split == "external")]
         if gap := _gap(there, best, "scratch", there.fraction.max()):
-            text += f"; against training from scratch there {gap}"
-        points.append(f"{text}. Of {len(rows)} pretrained, {len(lost)} fall for certain.")
+            text += f" against training from scratch there {gap};"
+        points.append(f"{text} of {len(rows)} pretrained {len(lost)} fall (interval below zero).")
     return _listed("**In the next hospital?** With all labels.", points)
 
 

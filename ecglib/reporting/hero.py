@@ -107,7 +107,7 @@ def _caption(home, encoder, transfer) -> str:
     text = (
         f"A test ECG of hospital {home} that is as hard for the encoder {encoder} as the middle one of those with "
         "several statements, and what a linear probe on it says. Thresholds were fixed on validation patients, for "
-        "sensitivity and specificity together: a rare statement is called from a few per cent on"
+        "sensitivity and specificity together: a rare statement may be called at a few per cent"
     )
     if not len(transfer):
         return f"{text}."

@@ -33,7 +33,6 @@ FURTHER = (
     "noise",
     "language_and_neighbours",
     "waves_and_leads",
-    "generation",  # no stage: there after `make draw`
 )
 FOLLOWED = ("random", "features", "scratch")  # baselines among the headline numbers
 
@@ -97,7 +96,8 @@ def tidy(table: pd.DataFrame) -> pd.DataFrame:
     """A tidy table as it is shown: the method and its score first, without what only programs read."""
     table = table.assign(labels=[share(f) for f in table.fraction]).rename(columns={"encoder": "method"})
     first = ["method", "mode", "labels", "label", "metric", "reference", "point", "low", "high"]
-    first += ["internal", "external", "drop", "task", "cohort", "split"]
+    first += [f"{side}{end}" for side in ("internal", "external", "drop") for end in ("", "_low", "_high")]
+    first += ["task", "cohort", "split"]
     hidden = ["fraction", "bias", "labels_used", "n_labels", "seed_sd", "threshold"]
     hidden += [name for name in table if table[name].isna().all() or table[name].astype(str).eq("").all()]
     first = [name for name in first if name in table]

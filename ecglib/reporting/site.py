@@ -66,12 +66,13 @@ def _filled(match, blocks: dict, results: Path, root: Path, page: Path) -> str:
 
 
 def answer(folder, task: str) -> str | None:
-    """Markdown list: the question of the study answered for one task; None where the results are not in `folder`."""
+    """Markdown list: the question of the study answered for one task, a line each; None without its results."""
     if any(_table(folder, name) is None for name in ("scores", "differences", "transfer")):
         return None
     tables = {name: _table(folder, name) for name in ("scores", "differences", "transfer")}
     leaders = json.loads((Path(folder) / "figures/leaders.json").read_text())
-    return "\n".join(f"- {sentence}" for sentence in answers.answers(tables, leaders, task))
+    lines = [" ".join(sentence.split("\n    - ")) for sentence in answers.answers(tables, leaders, task)]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def efficiency(folder, task: str, metric="auroc", whole=False) -> str | None:

@@ -10,7 +10,7 @@ SHORTEST_S = {"P": 0.02, "QRS": 0.04, "T": 0.06}  # s: what is shorter is no wav
 AGREEING_S = 0.04  # s: boundaries of leads within this of their median
 BLOCK_S = 10.0  # s: the median beat is taken over parts of this length
 THRESHOLDS = dict.fromkeys(WAVES, 0.5)
-LIKE_P = 0.6  # least likeness of the P waves of a block; settled on records 1 to 160 of LUDB
+LIKE_OTHERS = 0.6  # least likeness of the P waves of a block; settled on records 1 to 160 of LUDB
 NEAR_P_S = 0.08  # s to both sides of the middle of a P wave: what is compared
 FEW_P = 3  # P waves that can be compared
 OTHERS = 0.7  # weight of all leads together beside a lead's own probability; settled on records 1 to 160 of LUDB
@@ -87,7 +87,7 @@ def p_likeness(x: np.ndarray, found: np.ndarray) -> float:
 def stray_p(signal: np.ndarray, together: Waves) -> list[tuple[int, int]]:
     """Blocks of BLOCK_S, (first, behind the last) sample, in which what was called P is none.
 
-    There the calls are less alike than LIKE_P, or there are too few to compare among twice as many QRS complexes.
+    There the calls are less alike than LIKE_OTHERS, or there are too few to compare among twice as many QRS complexes.
     signal: (lead, time) in mV at FS; together: waves of all leads together.
     """
     x = filters.bandpass(np.nan_to_num(signal), FS, 0.4, 40, order=2)
@@ -95,7 +95,7 @@ def stray_p(signal: np.ndarray, together: Waves) -> list[tuple[int, int]]:
     for start, stop in zip(*_edges(x.shape[1], max(1, round(x.shape[1] / (BLOCK_S * FS)))), strict=True):
         p, qrs = (together[wave][_within(together[wave], start, stop)] for wave in ("P", "QRS"))
         alike = p_likeness(x, p)
-        if alike < LIKE_P or (len(p) < FEW_P and len(qrs) >= 2 * FEW_P):
+        if alike < LIKE_OTHERS or (len(p) < FEW_P and len(qrs) >= 2 * FEW_P):
             blocks.append((int(start), int(stop)))
     return blocks
 

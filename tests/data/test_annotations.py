@@ -95,7 +95,7 @@ def test_the_real_corpora_are_what_their_papers_say(real_data):
         ("cpsc2021", "data_12_3", "12"),
         ("cpsc2021", "data_12_30", "12"),
         ("cpsc2021", "other", "other"),
-        ("nstdb", "118e_6", "118e_6"),
+        ("nstdb", "118e_6", "118"),
         ("nstdb", "118e06", "118"),
         ("afdb", "04015", "04015"),
     ],
