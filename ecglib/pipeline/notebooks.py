@@ -33,7 +33,7 @@ table:not(.dataTable){display:block;overflow-x:auto;max-width:100%}nav{font-size
 table :is(td,th):first-child{position:sticky;left:0;background:#fff;text-align:left}
 img,svg{max-width:100%;height:auto}.prompt{display:none}.anchor-link{display:none}summary{cursor:pointer}
 @media(max-width:600px){body{margin:1rem auto;padding:0 .6rem}h1{font-size:1.5rem}td,th{padding:.2rem .35rem}
-table:not(.dataTable) :is(td,th):first-child{max-width:9rem;overflow-wrap:anywhere}}"""
+table:not(.dataTable) :is(td,th):first-child{min-width:6.5rem;max-width:9rem;overflow-wrap:anywhere}}"""
 
 
 def parameters(notebook: Path) -> dict:
