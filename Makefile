@@ -27,7 +27,7 @@ real: .venv/.ready  ## the same study on real recordings: make real DATA=FOLDER
 	@$(ECGLIB) real --data "$(DATA)"
 	@$(ECGLIB) where --results results/real
 
-draw: .venv/.ready  ## after repro: networks that draw ECGs, and how far these are from recorded ones (ten minutes)
+draw: .venv/.ready  ## after repro: networks that draw ECGs, and how far these are from recorded ones (six minutes)
 	@$(ECGLIB) run notebooks/16_generation.ipynb --params generation --out results/generation
 	@$(ECGLIB) where
 
