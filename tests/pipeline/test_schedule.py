@@ -153,7 +153,8 @@ def test_only_what_has_changed_runs_and_what_came_out_the_same_ends_it(study, ca
 
 def test_a_failing_stage_shows_the_end_of_its_log(study, capfd):
     root, again = study
-    text = STUDY.replace("cp results/cohorts/b results/last", "echo out of memory; false")
+    behind = "timeout 60 sh -c 'until test -e results/both; do sleep 0.05; done'"  # a failed stage lets none begin
+    text = STUDY.replace("cp results/cohorts/b results/last", f"{behind}; echo out of memory; false")
     (root / "dvc.yaml").write_text(text)
     with pytest.raises(EcgError, match="stage last failed"):
         again()
