@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import requests
 from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE_S = 300.0  # for a notebook to run, on a busy machine
+PATIENCE_S = 900.0  # for a notebook to run, on a busy machine
 LOST_S = 30.0  # an idle kernel that ran no cell for so long never got them
 
 
@@ -48,8 +49,12 @@ class Lab:
     def __init__(self, page: Page, address: str, token: str, tree: Path):
         self.page, self.address, self.token, self.tree = page, address, token, tree
         self.missing: list[str] = []  # addresses that could not be loaded
-        page.on("response", lambda answer: answer.status >= 400 and self.missing.append(answer.url))
+        page.on("response", lambda answer: answer.status >= 400 and self._note(answer.url))
         page.set_default_timeout(1000 * PATIENCE_S)
+
+    def _note(self, address: str) -> None:
+        if not re.search(r"/api/(kernels|sessions)\b", address):  # 500 while a kernel comes or goes: Lab asks again
+            self.missing.append(address)
 
     def open(self, path: str) -> None:
         self.page.goto(f"{self.address}/lab/tree/{path}?token={self.token}&reset")
@@ -61,7 +66,7 @@ class Lab:
 
     def save(self) -> None:
         """Ctrl+S, and wait until it is on disk."""
-        with self.page.expect_response(lambda answer: answer.request.method == "PUT"):
+        with self.page.expect_response(lambda a: a.request.method == "PUT" and "/api/contents/" in a.url):
             self.page.locator(".jp-Notebook").first.focus()
             self.page.keyboard.press("Control+s")
 

@@ -40,6 +40,13 @@ def hub(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def same_draws():
+    """Random numbers of a test do not depend on which tests ran before it in this process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def no_open_figures():
     """Figures of one test do not count among those of the next."""
     yield

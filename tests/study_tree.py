@@ -1,12 +1,13 @@
 """A copy of the tree without git, in which the pipeline may run, and commands in it."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -26,13 +27,21 @@ def copy_tree(folder: Path) -> Path:
     return folder
 
 
+def free_port() -> int:
+    """A port that nothing listens to, below those that Linux hands out (32768 on): no other process is given it."""
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")
+
+
 @contextmanager
 def lab_server(tree: Path, token: str):
     """JupyterLab on `tree` as `ecglib lab` starts it, on a free port, for the block; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--no-browser", "--allow-root", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"]
+    options += ["--ServerApp.port_retries=0"]
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(tree.parent / "config"), "PYTHONPATH": str(ROOT)}
     address, log = f"http://127.0.0.1:{port}", tree.parent / "lab.log"
     with log.open("wb") as file:
@@ -46,6 +55,8 @@ def lab_server(tree: Path, token: str):
             except requests.RequestException:
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.2)
+        else:
+            raise TimeoutError(f"no answer from {address}: {log.read_text()}")
         yield address
     finally:
         process.terminate()

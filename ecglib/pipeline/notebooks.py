@@ -211,13 +211,17 @@ def _papermill(notebook: Path, copy: Path, values: dict) -> None:
     log.handlers, log.propagate = [progress], False
     log.setLevel(logging.INFO)
     encrypted = {"transport_encryption": "auto"}  # other users of a shared machine listen
-    settings = {"KernelManager": encrypted, "NotebookClient": {"kernel_manager_class": WarmKernelManager}}
+    patient = {"kernel_manager_class": WarmKernelManager, "iopub_timeout": 60}  # s; a busy machine is no failure
+    settings = {"KernelManager": encrypted, "NotebookClient": patient}
     options = {"kernel_name": "python3", "language": "python", "cwd": notebook.parent, "config": Config(settings)}
     shown = {"progress_bar": False, "log_output": True, "stdout_file": sys.stdout, "stderr_file": sys.stderr}
     shown["request_save_on_cell_execute"] = False  # once at the end, or where a cell fails
     try:
         with _kernel_environment():
             papermill.execute_notebook(notebook, copy, values, **options, **shown)
+    except KeyboardInterrupt:  # else asyncio tells the traceback of what it was waiting for
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except papermill.PapermillExecutionError as error:
         if os.strerror(errno.ENOSPC) in error.evalue:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy.parent)) from error

@@ -113,8 +113,16 @@ def serve(path: str) -> list[str]:
                 interrupted = key.fileobj.recv(1)
                 if not interrupted:  # who asked is gone
                     watched.unregister(key.fileobj)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(key.data, signal.SIGINT if interrupted else signal.SIGKILL)
+                _send(key.data, signal.SIGINT if interrupted else signal.SIGKILL)
+
+
+def _send(child: int, number: int) -> None:
+    """Send a signal to a child and all that it started; it may have no process group of its own yet, or have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.killpg(child, number)
+        except ProcessLookupError:
+            os.kill(child, number)
 
 
 def _reap(children: dict, watched) -> None:

@@ -132,9 +132,7 @@ def test_a_killed_process_is_resumed(hub, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         part = tmp_path / "w.pt.part"
-        for _ in range(600):
-            if part.exists() and part.stat().st_size > CUT // 2:
-                break
+        while not (part.exists() and part.stat().st_size > CUT // 2):
             assert process.poll() is None
             threading.Event().wait(0.1)
     finally:
@@ -147,7 +145,7 @@ def test_a_killed_process_is_resumed(hub, tmp_path):
 
 
 def test_a_server_that_says_nothing_more_is_asked_again(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_S", 3.0)  # waited for once; a busy machine must not pause for as long
     hub.fault("w.pt", "stall", at=CUT, once=True)
     assert download.https(hub.plain("w.pt", DATA), tmp_path).read_bytes() == DATA
     assert [r["range"] for r in hub.downloads("w.pt")] == [None, f"bytes={CUT}-"]

@@ -178,7 +178,7 @@ def test_stages_of_a_missing_corpus_are_left_out_by_name_and_the_others_go_on(st
 
 def test_ctrl_c_ends_a_study_with_one_line_and_the_next_call_goes_on(study, capfd):
     root, again = study
-    (root / "dvc.yaml").write_text(STUDY.replace("cp results/cohorts/b results/last", "sleep 600"))
+    (root / "dvc.yaml").write_text(STUDY.replace("cp results/cohorts/b results/last", "touch begun; sleep 600"))
     code = f"from pathlib import Path\nfrom ecglib.pipeline import cli\ncli.ROOT = Path({str(root)!r})\n"
     code += "import sys\nsys.exit(cli.main(['repro']))"
     command = [sys.executable, "-c", code]
@@ -186,7 +186,8 @@ def test_ctrl_c_ends_a_study_with_one_line_and_the_next_call_goes_on(study, capf
     pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever these tests were started with
     process = subprocess.Popen(command, **pipes)
     assert any("pack@b" in line for line in process.stdout)
-    while not any("sleep" in child.name() for child in psutil.Process(process.pid).children(recursive=True)):
+    while not (root / "begun").exists():
+        assert process.poll() is None, "it ended before the last stage began"
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)  # far below the 600 s that the stage would take
@@ -243,10 +244,11 @@ def test_a_warm_child_ends_with_who_asked_for_it(tmp_path):
         server = psutil.Process(os.getpid()).children()
         server = next(p for p in server if warm.SERVE in p.cmdline())
         while not server.children():
+            assert asking.poll() is None, "it ended before the server had a child"
             time.sleep(0.05)
         (child,) = server.children()
         asking.kill()
-        child.wait(20)
+        child.wait(60)
         asking.wait()
 
 

@@ -2,12 +2,12 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from study_tree import free_port
 
 from ecglib import datasets
 from ecglib.data import cohort
@@ -41,13 +41,15 @@ def test_one_node_of_two_and_two_nodes_of_one_end_with_the_same_bytes(folder):
     """The options are those of the page, with other numbers."""
     for option in ("--standalone", "--nnodes", "--nproc-per-node", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint"):
         assert option in PAGE
-    assert started(folder, "one", "--standalone", "--nproc-per-node=2").wait(120) == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    assert started(folder, "one", "--standalone", "--nproc-per-node=2").wait(600) == 0
+    port = free_port()
     meet = ["--rdzv-id=7", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
     nodes = [started(folder, "two", "--nnodes=2", "--nproc-per-node=1", *meet) for _ in range(2)]
-    assert [node.wait(120) for node in nodes] == [0, 0]
+    try:
+        assert [node.wait(600) for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
     for name in ("encoder.safetensors", "history.csv"):
         assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes(), name
     assert (folder / "one/history.csv").read_text().count("\n") == 4

@@ -185,16 +185,16 @@ def test_validation_draws_the_same_every_time(cohort, data):
 
 
 KILLED = """
-import sys, torch
+import sys, time, torch
 sys.path[:0] = {tests!r}
 from test_train import MemoryCohort, NAMES, batches, slow_fit
 torch.set_num_threads(1)
 cohort = MemoryCohort()
-slow_fit(batches.CohortData(cohort, cohort.rows("train"), labels=NAMES), {out!r})
+slow_fit(batches.CohortData(cohort, cohort.rows("train"), labels=NAMES), {out!r}, lambda row: time.sleep(0.2))
 """
 
 
-def slow_fit(data, out):
+def slow_fit(data, out, progress=None):
     objective = toy(lead_dropout=0.2)
     return train.fit(
         objective,
@@ -202,6 +202,7 @@ def slow_fit(data, out):
         out,
         settings=train.Settings(40, 8, lr=0.01, checkpoint_every=3, val_every=7, select="best", average=0.9),
         val=lambda o: {"val_score": -float(o.head.weight.abs().sum())},
+        progress=progress,
     )
 
 

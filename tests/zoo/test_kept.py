@@ -103,7 +103,8 @@ def contents(folder) -> dict[str, bytes]:
 
 def child(*words, expected=-signal.SIGKILL) -> str:
     code = CHILD.replace("lines = []\n", QUICK + "lines = []\n")
-    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+    two = os.environ | {"LOKY_MAX_CPU_COUNT": "2"}  # else more files would mean more threads, and those more memory
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, env=two)
     assert done.returncode == expected, done.stderr[-2000:]
     return done.stdout
 

@@ -174,7 +174,7 @@ def test_what_a_file_wants_to_call_is_refused_and_not_run(tmp_path, name, new):
     assert not sentinel.exists()
     if name not in ("builtins.getattr", "pathlib.Path", "argparse.Namespace"):
         torch.load(path, weights_only=False)  # the same file, read the usual way
-        for _ in range(100):
+        for _ in range(3000):
             if sentinel.exists():
                 break
             threading.Event().wait(0.02)
