@@ -143,9 +143,12 @@ LOST = {"no_height": "height", "no_weight": "weight", "no_smoke": "smoking", "no
 SPLITS = ("pretrain",) * 5 + ("train",) * 2 + ("val",) + ("test",) * 2
 
 
-def cohort(name, seed, scale=1.0):
-    """Plan and metadata of one hospital: (Plan, table of columns (record,)). scale < 1 keeps the first patients."""
-    site = site_row(name)
+def cohort(name, seed, scale=1.0, n_patients=None):
+    """Plan and metadata of one hospital: (Plan, table of columns (record,)). scale < 1 keeps the first patients.
+
+    n_patients: how many it has, in place of its own number.
+    """
+    site = site_row(name) | ({"patients": n_patients} if n_patients else {})
     table, d = people(site, seed)
     records, v = visits(site, table, d, seed)
     want = label_plan(site, table, records, d, v)

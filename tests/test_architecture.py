@@ -28,7 +28,9 @@ RANK = {package: rank for rank, packages in enumerate(ORDER) for package in pack
 PLUGINS = {  # folder of plugins -> plugins that may import another one, with the reason
     "ecglib.datasets": {},
     "ecglib.models.encoders": {},
-    "ecglib.objectives": {},
+    "ecglib.objectives": {
+        "ecglib.objectives.multitask": ["ecglib.objectives.supervised"],  # the same loss of statements
+    },
     "ecglib.zoo.families": {},
 }
 ON_TOP, IN_A_PACKAGE = 13, 30  # entries of ecglib; files of a package, beside its folder of plugins

@@ -19,6 +19,7 @@ SIGNALS, PUBLISHED = "signals", "published"  # the latter are encoders named zoo
 KINDS = {  # what an encoder was pretrained on
     **dict.fromkeys(BASELINES, "baseline"),
     "supervised": "labels",
+    "multitask": "labels, age and sex",
     **dict.fromkeys(("melp", "tolerant"), "signals + reports"),
 }
 LOOKS = {  # method -> its colour and symbol; no two are alike
@@ -27,6 +28,7 @@ LOOKS = {  # method -> its colour and symbol; no two are alike
     "scratch": ("#2B2F33", "D"),
     "multirocket": ("#4A4E54", "v"),
     "supervised": ("#D55E00", "o"),
+    "multitask": ("#D55E00", "^"),
     "simclr": ("#0072B2", "^"),
     "byol": ("#56B4E9", "v"),
     "clef": ("#009E73", "s"),

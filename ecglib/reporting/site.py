@@ -11,8 +11,9 @@ import pandas as pd
 
 from ecglib import EcgError
 from ecglib.data import labels as vocabulary
+from ecglib.evaluation.metrics import SMALLER
 from ecglib.evaluation.predictions import BASELINES, NOBODY, OUT_OF_FOLD
-from ecglib.reporting import answers, literature, pretraining_seeds, published
+from ecglib.reporting import answers, literature, pretraining_seeds, published, task_figures
 from ecglib.reporting.captions import plain
 from ecglib.reporting.marks import HERE, HOME, footnote, marked
 from ecglib.reporting.methods import BASELINE_TITLES
@@ -20,6 +21,7 @@ from ecglib.reporting.methods import title as _name
 from ecglib.reporting.tables import MACRO, UNTRAINED, main_differences, with_interval
 
 FRACTIONS = (0.01, 0.1, 1.0)  # shares of the training labels that are shown
+TASKS = ("fine_tuning", "fine_tuning-brugada", "ppg")  # folders of the results of single tasks
 
 BLOCK = re.compile(r"(<!-- (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
 FIGURES = {
@@ -29,6 +31,7 @@ FIGURES = {
     "real_comparison_ptbxl.png": "real/figures/comparison_ptbxl.png",
     "real_differences_ptbxl.png": "real/figures/differences_ptbxl.png",
     "forest_twelve.png": "figures/forest_twelve_B.png",
+    "task_gains.png": "fine_tuning/gains.png",
     "real_label_efficiency_ptbxl.png": "real/figures/label_efficiency_ptbxl.png",
     "real_forest_ptbxl.png": "real/figures/forest_ptbxl_ludb.png",
 }
@@ -259,6 +262,26 @@ def whole(folder, task: str) -> str | None:
     return None if parts[0] is None else "\n\n".join(table for table in parts if table)
 
 
+def tasks(folder) -> str | None:
+    """Markdown: scores of the tasks of notebooks 06 and 15 by method, at all labels; None before they have run."""
+    lines = []
+    for name in TASKS:
+        file = Path(folder) / name / "scores.csv"
+        if not file.is_file():
+            continue
+        scores = pd.read_csv(file)
+        scores = scores[np.isclose(scores.fraction, scores.fraction.max())]
+        scores = scores if "method" in scores else scores.assign(method=task_figures.named)
+        for _, rows in scores.groupby(["task", "split", "metric"], sort=False):
+            for row in rows.sort_values("point", ascending=rows.metric.iloc[0] in SMALLER).itertuples():
+                what = task_figures.STATISTICS[row.metric] + (f", {row.unit}" if isinstance(row.unit, str) else "")
+                best = "-" if np.isnan(row.optimal) else f"{row.optimal:.3f}"
+                of = f"{row.n} of {row.n_patients} patients" + (", out of fold" if row.split == OUT_OF_FOLD else "")
+                lines.append([row.task, row.cohort, what, row.method, _span(row, ""), best, of])
+    head = ["task", "cohort", "statistic", "method", "score", "best possible", "records"]
+    return _explained(head, lines) if lines else None
+
+
 def tuning(results: Path, root: Path) -> str | None:
     """The search over learning rates: macro AUROC on validation, the chosen one in bold; from docs/tuning.csv."""
     file = root / "docs/tuning.csv"
@@ -324,6 +347,8 @@ BLOCKS = {
     "whole-single": lambda results, root: whole(results, "single"),
     "whole-ptbxl": lambda results, root: whole(results / "real", "ptbxl"),
     "whole-cinc2017": lambda results, root: whole(results / "real", "cinc2017"),
+    "simulated-tasks": lambda results, root: tasks(results),
+    "real-tasks": lambda results, root: tasks(results / "real"),
     "tuning": tuning,
     "literature": literature_table,
 }

@@ -12,13 +12,18 @@ NAMES = {"linear": "frozen, linear head", "finetune": "fine-tuned", "supervised"
 NAMES |= {"boosting": "hand-made features", "random": "untrained, linear head"}
 COLOURS = {"fine-tuned": PALETTE[1], "frozen, linear head": PALETTE[0], "hand-made features": look("features")[0]}
 COLOURS |= {"untrained, linear head": look("random")[0], "from scratch": look("scratch")[0]}
+COLOURS |= {"multitask, linear head": PALETTE[2], "multitask, fine-tuned": PALETTE[3]}
 STATISTICS = {"auroc": "AUROC", "mae": "mean absolute error"}
 
 
 def named(rows):
     """How a method is called in these figures, by encoder and mode: a list."""
-    modes = np.where(rows["encoder"] == "random", "random", rows["mode"])
-    return [NAMES[mode] for mode in modes]
+    words = {"linear": "linear head", "finetune": "fine-tuned"}
+    names = []
+    for encoder, mode in zip(rows["encoder"], rows["mode"], strict=True):
+        beside = encoder not in ("random", "supervised") and mode in words
+        names.append(f"{encoder}, {words[mode]}" if beside else NAMES["random" if encoder == "random" else mode])
+    return names
 
 
 def gains(table, titles: dict, fraction=0.1):

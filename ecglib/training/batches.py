@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 
 from ecglib import EcgError
-from ecglib.data import notebook, profiles
+from ecglib.data import filters, notebook, profiles
 from ecglib.data.labels import POSSIBLE, PRESENT
+from ecglib.data.packing import COUNTS_PER_MV
 
 RHYTHM = ("SR", "SARRH")  # statements that a normal ECG may carry
 CACHE_BYTES = 2**31  # a profiled data set up to this size is kept in memory
@@ -108,6 +109,39 @@ class CohortData:
         rate = self.fs / self.cohort.fs
         peaks = [torch.from_numpy(np.round(self.cohort.peaks(row) * rate).astype(np.int64)) for row in self.rows]
         return torch.nn.utils.rnn.pad_sequence(peaks, batch_first=True, padding_value=-1)
+
+
+class StreamData:
+    """Records that exist only while they are learned from, as training batches: profiled as a packed cohort would be.
+
+    stream: its `draw(index)` gives signals in mV float32 (record, lead, time) at `fs` Hz with all leads there, label ->
+    int8 states, and name -> what was true; `meta` tells of each record. fs: rate of the delivered signals, Hz; profile:
+    name of one; labels, measured: those to deliver; meta: numeric columns of `stream.meta`, "sex" included. There
+    are no peaks and no reports.
+    """
+
+    def __init__(self, stream, fs: float, profile: str = "study", labels=(), meta=(), measured=()):
+        self.stream, self.fs, self.profile = stream, fs, profiles.profile(profile)
+        self.labels, self.meta, self.measured = list(labels), tuple(meta), tuple(measured)
+        table = pd.DataFrame({name: stream.meta[name] for name in ("record_id", "patient_id", *meta)})
+        self.record_ids, self.texts = table["record_id"].to_numpy(), [""] * len(table)
+        self._patients = torch.from_numpy(pd.factorize(table["patient_id"])[0].astype(np.int64))
+        self._meta = {name: torch.from_numpy(_numeric(table, name)) for name in self.meta}
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def batch(self, index: np.ndarray) -> Batch:
+        """Batch of positions `index` (0 .. len - 1)."""
+        x, states, truth = self.stream.draw(index)
+        stored = np.rint(filters.resample(x, self.stream.fs, self.fs) * COUNTS_PER_MV) / COUNTS_PER_MV
+        signals = torch.from_numpy(self.profile.apply(stored.astype(np.float32), self.fs))
+        labels = torch.from_numpy(np.stack([states[name] for name in self.labels], 1).astype(np.int8))
+        meta = {name: values[index] for name, values in self._meta.items()}
+        mask = torch.ones(signals.shape[:2], dtype=torch.bool)
+        peaks = torch.full((len(index), 1), -1)
+        values = torch.from_numpy(np.stack([truth[name] for name in self.measured], 1)) if self.measured else None
+        return Batch(signals, mask, self._patients[index], meta, [""] * len(index), labels, peaks, values)
 
 
 def pooled(cohorts, splits, leads=None, *, profile="study", labels=None, meta=(), normal=False, measured=()):

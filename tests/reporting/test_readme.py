@@ -204,3 +204,25 @@ def test_the_whole_table_says_of_each_encoder_whether_its_pretraining_helps(fold
         "**clef**, linear probe": "helps: +0.030 (+0.010 to +0.050)",  # out of fold stands on more records
         "**supervised**, linear probe": "harms here: -0.040 (-0.060 to -0.010)",
     }
+
+
+def test_tasks_of_unlike_kinds_stand_by_score_with_their_unit_and_the_best_that_is_possible(folder):
+    page = folder / "docs/x.md"
+    page.write_text("<!-- simulated-tasks -->\n<!-- end -->\n<!-- real-tasks -->\nkept\n<!-- end -->\n")
+    row = dict(cohort="A", split="test", low=0.1, high=20.0, n=50, n_patients=40, fraction=1.0, mode="linear")
+    rows = [
+        row | dict(task="age", metric="mae", encoder=encoder, mode=mode, point=point, unit="years", optimal=np.nan)
+        for encoder, mode, point in (("supervised", "linear", 11.5), ("multitask", "linear", 10.5))
+    ]
+    rows += [rows[0] | dict(fraction=0.1, point=15.0)]
+    rows += [row | dict(task="ckd", metric="auroc", encoder="multitask", mode="finetune", point=0.7, optimal=0.9)]
+    (folder / "results/fine_tuning").mkdir()
+    pd.DataFrame(rows).to_csv(folder / "results/fine_tuning/scores.csv", index=False)
+    site.update(folder / "results", folder)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines() if "|" in line]
+    assert [line[:5] for line in lines[2:]] == [
+        ["age", "A", "mean absolute error, years", "multitask, linear head", "10.500 (0.100 to 20.000)"],
+        ["age", "A", "mean absolute error, years", "frozen, linear head", "11.500 (0.100 to 20.000)"],
+        ["ckd", "A", "AUROC", "multitask, fine-tuned", "0.700 (0.100 to 20.000)"],
+    ]
+    assert [line[5] for line in lines[2:]] == ["-", "-", "0.900"] and "kept" in page.read_text()
