@@ -18,6 +18,7 @@ SMOKE = {
     "simulate": {"scale": 0.08, "days": {"patients": 15, "hours": 4, "signals": [1]}},
     "pretrain": {"warmup": 1, "batch_size": 8, "min_positives": 2},
     **{f"objectives.{name}": {"steps": 6} for name in METHODS},
+    "objectives.multitask": {"steps": 6, "fresh": {"hospital": "A", "n_patients": 40, "seed": 7}},
     "probe": {"fractions": [0.5, 1.0], "seeds": 1, "epochs": 1, "min_steps": 2, "min_positives": 4}
     | {"rocket_dilations": 2, "folds": 3, "fold_seeds": 1},
     "finetune": {"fractions": [1.0], "seeds": 1},

@@ -5,14 +5,13 @@ signal itself, so that neither labels nor reports are used. Their scales and tai
 each is replaced by the normal score of its rank among the training records; what was not measured weighs nothing.
 """
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ecglib import EcgError, models
+from ecglib.training import normal_scores
 from ecglib.training.augment import roll
 from ecglib.training.masking import lead_drop
 
@@ -20,39 +19,11 @@ PAPER = "Targets: automated measurements, as in ECG analysis programs; ours"
 ENCODER = "net1d"
 MEASURED = True
 LEARNED = {"explained": (">", 0.3, "one")}  # share of the variance of the normal scores
-N_KNOTS = 512  # of the distribution of one measurement
 
 
 def from_data(data) -> dict:
     """Names of the measurements of the training records, and the distribution of each."""
-    return {"names": list(data.measured), "knots": distributions(data.measurements.numpy())}
-
-
-def distributions(values: np.ndarray) -> np.ndarray:
-    """Quantiles float32 (measurement, knot) of values (record, measurement), at most N_KNOTS; NaN is left out.
-
-    At (i + 1/2) / n, so that with n records knot i is the i-th smallest; a measurement that nobody has is all NaN.
-    """
-    n = min(N_KNOTS, len(values))
-    at = (np.arange(n) + 0.5) / n
-    known = [column[~np.isnan(column)] for column in values.T]
-    knots = [np.quantile(column, at, method="hazen") if len(column) else np.full(n, np.nan) for column in known]
-    return np.stack(knots).astype(np.float32)
-
-
-def normal_scores(values: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
-    """Normal quantile of the rank of values (batch, measurement) in the distributions knots (measurement, knot).
-
-    Equal values share the middle of their ranks; beyond the ends the rank is that of the end. NaN stays NaN.
-    """
-    n, v = knots.shape[1], values.T.contiguous()
-    below, upto = torch.searchsorted(knots, v), torch.searchsorted(knots, v, right=True)
-    left = knots.gather(1, (below - 1).clamp(0, n - 1))
-    right = knots.gather(1, below.clamp(max=n - 1))
-    between = below - 0.5 + (v - left) / (right - left).clamp_min(1e-30)
-    rank = torch.where(below < upto, (below + upto) / 2, between).clamp(0.5, n - 0.5)
-    scores = math.sqrt(2) * torch.erfinv(2 * rank / n - 1)
-    return torch.where(torch.isnan(v), v, scores).T
+    return {"names": list(data.measured), "knots": normal_scores.distributions(data.measurements.numpy())}
 
 
 class Objective(nn.Module):
@@ -78,7 +49,7 @@ class Objective(nn.Module):
         layers = [nn.Linear(width, hidden), nn.GELU()] if hidden else []
         self.head = nn.Sequential(*layers, nn.Linear(hidden or width, len(names)))
         if not isinstance(knots, np.ndarray):
-            knots = np.full((len(names), knots or N_KNOTS), np.nan)
+            knots = np.full((len(names), knots or normal_scores.N_KNOTS), np.nan)
         self.register_buffer("knots", torch.as_tensor(knots, dtype=torch.float32))
         self.resolved = {"knots": self.knots.shape[1]}
 
@@ -89,7 +60,7 @@ class Objective(nn.Module):
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         x, mask = self.augment(batch.x, batch.lead_mask) if self.training else (batch.x, batch.lead_mask)
         peaks = None if self.training and self.shift else batch.peaks
-        found, target = self.scores(x, mask, peaks), normal_scores(batch.measurements, self.knots)
+        found, target = self.scores(x, mask, peaks), normal_scores.of(batch.measurements, self.knots)
         known = ~torch.isnan(target)
         target = target.masked_fill(~known, 0.0)
         loss = (F.smooth_l1_loss(found, target, reduction="none") * known).sum() / known.sum().clamp_min(1)

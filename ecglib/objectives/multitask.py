@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ecglib import models
-from ecglib.objectives import measure, supervised
+from ecglib.objectives import supervised
+from ecglib.training import normal_scores
 
 PAPER = (
     "Statements as in ECGFounder, arXiv 2410.04133; several tasks at once: Caruana 1997, doi:10.1023/A:1007379606734"
@@ -28,7 +29,7 @@ SAMPLE = 512  # records whose measurements say how each is distributed
 def from_data(data) -> dict:
     """One output for each label of the data; names and distributions of its measurements."""
     at = np.unique(np.linspace(0, len(data) - 1, SAMPLE).astype(int))
-    knots = measure.distributions(data.batch(at).measurements.numpy())
+    knots = normal_scores.distributions(data.batch(at).measurements.numpy())
     return {"n_labels": len(data.labels), "names": list(data.measured), "knots": knots}
 
 
@@ -54,7 +55,7 @@ class Objective(supervised.Objective):
         self.person = nn.Linear(self.head.in_features, len(META))
         self.measures = nn.Linear(self.head.in_features, len(names)) if names else None
         if not isinstance(knots, np.ndarray):
-            knots = np.full((len(names or ()), knots or measure.N_KNOTS), np.nan)
+            knots = np.full((len(names or ()), knots or normal_scores.N_KNOTS), np.nan)
         self.register_buffer("knots", torch.as_tensor(knots, dtype=torch.float32))
         self.resolved = {"knots": self.knots.shape[1]}
 
@@ -73,7 +74,7 @@ class Objective(supervised.Objective):
             "sex": mean_of_known(F.binary_cross_entropy_with_logits, sex, batch.meta["sex"]),
         }
         if self.measures is not None:
-            scores = measure.normal_scores(batch.measurements, self.knots)
+            scores = normal_scores.of(batch.measurements, self.knots)
             losses["measures"] = mean_of_known(F.smooth_l1_loss, self.measures(z).float(), scores)
         logs = {"statements": statements.detach()} | {name: value.detach() for name, value in losses.items()}
         return statements + self.weight * sum(losses.values()), logs

@@ -7,8 +7,8 @@ from scipy import stats
 
 from ecglib import EcgError, models, objectives
 from ecglib.data import handmade, rpeaks
-from ecglib.objectives import measure
 from ecglib.pipeline import summary
+from ecglib.training import normal_scores
 from ecgsim import records
 
 
@@ -26,7 +26,7 @@ def test_targets_are_normal_scores_of_ranks_with_ties_shared():
     """Oracle: scipy's mean ranks and normal quantiles, (rank - 1/2) / n."""
     rng = np.random.default_rng(0)
     values = np.stack([rng.lognormal(size=40), rng.integers(0, 4, 40), np.full(40, 3.0)], 1).astype(np.float32)
-    found = measure.normal_scores(torch.from_numpy(values), torch.from_numpy(measure.distributions(values)))
+    found = normal_scores.of(torch.from_numpy(values), torch.from_numpy(normal_scores.distributions(values)))
     expected = stats.norm.ppf((stats.rankdata(values, axis=0) - 0.5) / 40)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert abs(found.mean(0)).max() < 0.15 and found[:, 0].std() == pytest.approx(1, abs=0.1)
@@ -34,15 +34,15 @@ def test_targets_are_normal_scores_of_ranks_with_ties_shared():
 
 def test_other_records_get_their_place_between_the_training_records():
     """Eight known values: half way between two neighbours lies half a rank; beyond the ends is the rank of the end."""
-    knots = torch.from_numpy(measure.distributions(np.array([[1, 2, 3, 4, 5, 7, 8, np.nan]], np.float32).T))
+    knots = torch.from_numpy(normal_scores.distributions(np.array([[1, 2, 3, 4, 5, 7, 8, np.nan]], np.float32).T))
     assert knots.shape == (1, 8)
-    known = torch.from_numpy(measure.distributions(np.arange(1, 9, dtype=np.float32)[:, None]))
+    known = torch.from_numpy(normal_scores.distributions(np.arange(1, 9, dtype=np.float32)[:, None]))
     values = torch.tensor([[3.0], [3.5], [-100.0], [100.0], [torch.nan]])
-    found = measure.normal_scores(values, known)[:, 0].numpy()
+    found = normal_scores.of(values, known)[:, 0].numpy()
     expected = stats.norm.ppf(np.array([2.5, 3.0, 0.5, 7.5, np.nan]) / 8)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     many = np.random.default_rng(1).normal(size=(5000, 1)).astype(np.float32)
-    scores = measure.normal_scores(torch.from_numpy(many), torch.from_numpy(measure.distributions(many)))
+    scores = normal_scores.of(torch.from_numpy(many), torch.from_numpy(normal_scores.distributions(many)))
     np.testing.assert_allclose(scores[abs(many) < 2], many[abs(many) < 2], atol=0.1)  # normal values keep theirs
 
 
@@ -56,7 +56,7 @@ def test_loss_is_smooth_l1_over_what_was_measured(data):
     with torch.no_grad():
         found = objective.scores(batch.x, batch.lead_mask).numpy()
         loss, logs = objective(batch)
-        target = measure.normal_scores(values, objective.knots).numpy()
+        target = normal_scores.of(values, objective.knots).numpy()
     total, errors, sizes = 0.0, 0.0, 0.0
     for (i, j), value in np.ndenumerate(target):
         if not np.isnan(value):
@@ -86,7 +86,7 @@ def test_targets_follow_the_true_intervals_of_the_simulator(labels, least):
     """What the encoder is taught against what the simulator drew: rank correlation of each measurement."""
     x, _, truth = records.ecgs(90, fs=100, labels=labels, seed=5)
     values = np.stack([handmade.features(one, 100, rpeaks.r_peaks(one, 100))[0] for one in x])
-    scores = measure.normal_scores(torch.from_numpy(values), torch.from_numpy(measure.distributions(values))).numpy()
+    scores = normal_scores.of(torch.from_numpy(values), torch.from_numpy(normal_scores.distributions(values))).numpy()
     found = dict(zip(handmade.feature_names(), scores.T, strict=True))
     rr = np.array([np.median(np.diff(r)) * 10 for r in truth.r])
     true = dict(pr_ms=truth.pr, qrs_ms=truth.qrs, qt_ms=truth.qt, mean_rr=rr, hr_min=60000 / rr)

@@ -18,7 +18,7 @@ from ecglib.pipeline import cli, command_help, notebooks, stages
 
 ROOT = stages.ROOT
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-CODE = ("ecglib/", "notebooks/", "docs/")
+CODE = ("ecglib/", "ecgsim", "notebooks/", "docs/")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_every_stage_lists_the_folders_that_its_command_names(resolved):
 def test_every_objective_is_in_the_study():
     """A new file in ecglib/objectives wants its name here: two lines of params.yaml."""
     assert sorted(PARAMS["objectives"]) == objectives.names()
-    trained = {item["objective"] for item in PARAMS["pretraining"].values()} | {"heartlang"}
+    trained = {item["objective"] for item in PARAMS["pretraining"].values()} | {"heartlang", "multitask"}
     starts = {objectives.trait(name, "FIRST") for name in objectives.names()}
     assert sorted(trained) == objectives.names()
     assert {item["objective"] for item in PARAMS["probed"].values()} == trained - starts
