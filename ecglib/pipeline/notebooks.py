@@ -111,7 +111,7 @@ def execute(notebook, out_dir, given=None, page_name: str = "") -> Path:
     with claimed(part, _key(notebook, values)):
         _papermill(notebook, part / notebook.name, values)
         _finish(notebook, part, out_dir, page_name)
-        replace_folder(part, out_dir)
+        replace_folder(part, out_dir, _written)
     print(f"[{notebook.stem}] done in {time.monotonic() - started:.0f} s: {os.path.relpath(out_dir)}", flush=True)
     return out_dir / notebook.name
 
