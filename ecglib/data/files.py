@@ -66,8 +66,8 @@ def output_folder(out, wrote, inputs=()) -> Path:
     if os.path.ismount(out):
         raise EcgError("is a mounted disk", file=out, field="out", fix="name a new folder in it")
     _require_writable(out)
-    _require_own(out, wrote)
-    _require_own(out.with_name(f".{out.name}.old"), wrote)
+    require_own(out, wrote)
+    require_own(out.with_name(f".{out.name}.old"), wrote)
     return out
 
 
@@ -100,8 +100,9 @@ def _require_writable(out: Path) -> None:
         raise EcgError(f"no right to write in {above}", file=out, field="out", fix="write elsewhere")
 
 
-def _require_own(folder: Path, wrote) -> None:
-    """EcgError with the first thing in a folder that the command, as `wrote` says, did not put there."""
+def require_own(folder: Path, wrote) -> None:
+    """EcgError with the first thing in a folder that the command, as `wrote` says (see `output_folder`), did not put
+    there."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -174,8 +175,12 @@ def _harmless(cell):
     return f"'{shown}" if FORMULA.match(shown) else shown
 
 
-def replace_folder(finished: Path, out: Path) -> None:
-    """Put the folder `finished` in the place of `out`, after its files (not those of its folders) are on the disk."""
+def replace_folder(finished: Path, out: Path, wrote) -> None:
+    """Put the folder `finished` in the place of `out`, after its files (not those of its folders) are on the disk.
+
+    wrote: as of `output_folder`. EcgError where somebody has put something into `out` since that was asked.
+    """
+    require_own(out, wrote)
     for path in finished.iterdir():
         if path.is_file():
             with path.open("rb+") as file:
@@ -204,7 +209,7 @@ def new_folder(out, wrote, inputs=()):
         shutil.rmtree(old, ignore_errors=True)
         try:
             yield unfinished
-            replace_folder(unfinished, out)
+            replace_folder(unfinished, out, wrote)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 

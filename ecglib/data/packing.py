@@ -284,7 +284,7 @@ def tables(dataset, root, out, settings: Settings) -> tuple[Plan, pd.DataFrame, 
     """The plan of a cohort, the records and the label states of its corpus; EcgError, as of `cohort.pack`, before any
     recording is read."""
     _require_types(settings)
-    files.output_folder(out, _written, [root])
+    files.output_folder(out, written, [root])
     options = dict(settings.options or {})
     provided = dataset.leads(**options) if hasattr(dataset, "leads") else dataset.LEADS
     layout = plan(settings.fs, settings.seconds, settings.leads or provided, settings.windows, settings.fs_tolerance)
@@ -298,7 +298,7 @@ def pack(name: str, dataset, root, out, settings: Settings, run: Callable | None
     options = dict(settings.options or {})
     root = Path(root).resolve()
     notes = list(records.attrs.get("notes", []))
-    with files.new_folder(out, _written, [root]) as folder:
+    with files.new_folder(out, written, [root]) as folder:
         examined = run(examine, records.to_dict("records"))
         kept, rejected = _sort_out(records, examined, root)
         rows = _write_signals(kept, run, layout, folder / "signals.npy")
@@ -357,7 +357,7 @@ def _shortened(line: str) -> str:
     return mark.join(parts[:shown]) + (f"{mark}... and {len(parts) - shown} more" if shown < len(parts) else "")
 
 
-def _written(folder: Path) -> set[str]:
+def written(folder: Path) -> set[str]:
     """Files of the cohort in a folder, as its cohort.json tells."""
     return {"cohort.json", *json.loads((folder / "cohort.json").read_text("utf-8"))["sha256"]}
 

@@ -26,7 +26,8 @@ from ecglib.reporting import tables
 TASKS, NUMBERS = Path("docs/benchmark_tasks.yaml"), Path("docs/published_benchmarks.csv")
 ROW = ["method", "trained", "score", "low", "high", "n"]  # n: records of the test set
 COLUMNS = ["protocol", "task", "metric", *ROW]
-NUMBER_COLUMNS = ["protocol", "task", "system", "how", "metric", "score", "low", "high", "source"]
+TEST_SET = ["label_set", "version", "n_test"]  # of a published number; "": not stated
+NUMBER_COLUMNS = ["protocol", "task", *TEST_SET, "system", "how", "metric", "score", "low", "high", "source"]
 PROBE = {"fractions": [1.0], "seeds": 1, "whole_seeds": 1, "folds": 0, "min_positives": 10}
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}  # of the patients of a corpus that comes without a split
 LEAST = 200  # records of such a corpus: fewer leave no test set worth a number
@@ -68,12 +69,26 @@ def read_tasks(path, protocol: str = "") -> tuple[dict, dict, list[Task]]:
 
 
 def read_numbers(path) -> pd.DataFrame:
-    """The published numbers of benchmarks, one a row (NUMBER_COLUMNS); EcgError for a lacking column or source."""
+    """The published numbers of benchmarks, one a row (NUMBER_COLUMNS).
+
+    Raises EcgError for a lacking column or source, a number on PTB-XL without its test set (TEST_SET), and two test
+    sets for one task.
+    """
     numbers = pd.read_csv(path, dtype={name: str for name in NUMBER_COLUMNS if name not in ("score", "low", "high")})
     for name in NUMBER_COLUMNS:
-        if name not in numbers or (name not in ("low", "high") and numbers[name].isna().any()):
+        lacking = name not in numbers
+        if not lacking and name in TEST_SET:
+            lacking = numbers[name].isna() & numbers["task"].str.startswith("PTB-XL")
+        elif not lacking and name not in ("low", "high"):
+            lacking = numbers[name].isna()
+        if np.any(lacking):
             reason = f"a row without {name}" if name in numbers else f"no column {name}"
             raise EcgError(reason, file=path, field=name, fix=f"give {', '.join(NUMBER_COLUMNS)}")
+    numbers = numbers.fillna(dict.fromkeys(TEST_SET, ""))
+    several = numbers.groupby(["protocol", "task"])[TEST_SET].nunique().max(axis=1) > 1
+    if several.any():
+        fix = "give each test set a task of its own"
+        raise EcgError(f"several test sets of {several.idxmax()[1]}", file=path, field="n_test", fix=fix)
     return numbers
 
 
@@ -355,12 +370,21 @@ def _section(task: Task, ours: pd.DataFrame, numbers: pd.DataFrame) -> list[str]
             "published": numbers["system"] + ", " + numbers["how"],
             task.metric: [_interval(row) for row in numbers.itertuples()],
         }
-        parts += [pd.DataFrame(table).to_markdown(index=False, disable_numparse=True)]
+        parts += [_stated(numbers.iloc[0]), pd.DataFrame(table).to_markdown(index=False, disable_numparse=True)]
         parts += [f"Source: {'; '.join(dict.fromkeys(numbers['source']))}."]
     n, lines = int(ours["n"].max()), list(task.differences)
     if task.n_test and n != task.n_test:
         lines.insert(0, f"{n:,} test records here, {task.n_test:,} there: the numbers are not to be compared")
     return [*parts, "What differs:", "\n".join(f"- {line}" for line in lines)]
+
+
+def _stated(number) -> str:
+    """The line above published numbers: on which label set, version and number of records they were computed."""
+    label_set, version, n = (number[name] for name in TEST_SET)
+    facts = [f"label set `{label_set}`" if label_set else "label set not stated"]
+    facts += [f"version {version}" if version else "version not stated"]
+    facts += [f"{int(n):,} test records" if n else "number of test records not stated"]
+    return f"Published: {', '.join(facts)}."
 
 
 def outputs(out: Path) -> tuple[Path, Path]:

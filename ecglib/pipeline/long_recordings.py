@@ -7,10 +7,10 @@ import pandas as pd
 
 from ecglib import EcgError
 from ecglib.data import annotations
-from ecglib.data.files import write_csv
+from ecglib.data.files import output_file, write_csv
 from ecglib.data.long_recording import LongRecording, stated_rate
 from ecglib.data.recording import record_path
-from ecglib.reporting import holter_figures, style
+from ecglib.reporting import holter_figures, one_ecg, style
 from ecglib.rhythm import holter, rr_model
 
 COLUMNS = ("start", "end", "duration_s")
@@ -56,19 +56,26 @@ def told(finding: holter.Finding) -> str:
     return "\n".join(lines)
 
 
+def outputs(out: str, plot: str) -> None:
+    """EcgError where the table `out` or the picture `plot` ("": none) would take the place of what `holter` did not
+    write, or cannot be written."""
+    if out:
+        output_file(out, lambda path: path.read_text("utf-8").startswith(",".join(COLUMNS)))
+    if plot:
+        one_ecg.picture_file(plot)
+
+
 def written(finding: holter.Finding, out: str) -> None:
     """Write the episodes as CSV: start, end and duration in seconds from the start of the recording."""
     spans = np.column_stack([finding.episodes, np.diff(finding.episodes)]) if len(finding.episodes) else None
+    outputs(out, "")  # again: the analysis takes minutes
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     write_csv(pd.DataFrame(spans, columns=COLUMNS), Path(out), float_format="%.2f")
 
 
 def drawn(finding: holter.Finding, plot: str) -> None:
     """Draw the timeline into a file, .svg, .pdf or .png."""
-    path = Path(plot)
-    if path.suffix not in (".svg", ".pdf", ".png"):
-        raise EcgError(f"{path.suffix!r} is no kind of picture", file=plot, field="plot", fix="use .svg, .pdf or .png")
     note = "" if np.isnan(finding.burden) else f"{finding.burden:.1f} % called"
     style.use()
     ax = holter_figures.timeline([(finding.day.record_id, finding.hours, None, finding.episodes, note)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ax.figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    one_ecg.write(ax, Path(plot))

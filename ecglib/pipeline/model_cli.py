@@ -303,6 +303,7 @@ def holter(record, model, beats, fs, out, plot, lead_names):
     """How much of a long RECORD (WFDB) was atrial fibrillation: episodes, burden, timeline."""
     from ecglib.pipeline import long_recordings
 
+    long_recordings.outputs(out, plot)
     names = {name: lead or "" for name, lead in lead_names}
     finding = long_recordings.judged(record, model, beats, fs, names, command_help.tenths("holter", "min", 60))
     print(long_recordings.told(finding))

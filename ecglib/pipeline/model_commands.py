@@ -57,6 +57,8 @@ def predicted(asked, paths, out: str, options: dict, progress) -> None:
 
 def told(asked, path: str, plot: str, lead_names: dict, detector: str = "") -> None:
     """`ecglib predict` of one record: a table, and with --plot the sheet with the calls."""
+    if plot:
+        one_ecg.picture_file(plot)
     recording, facts, table = predict.one(asked, path, lead_names, detector)
     print(one_ecg.facts(recording))
     for name, words in (("missing_leads", "without"), ("quality", "quality"), ("out_of_profile", "out of profile")):
@@ -136,6 +138,7 @@ def explained(asked: kept.Kept, path: str, statement: str, method: str, plot: st
         raise EcgError("only networks of this library are explained", field="model", fix=fix)
     require_known("statement", [statement], asked.labels, "--statement")
     require_known("method", [method], EXPLAINED, "--method")
+    one_ecg.picture_file(plot)
     recording = packing.checked(wfdb_io.read(record_path(path), lead_names), asked.plan)
     windows = [w for w in packing.prepare(recording, asked.plan, peaks=False) if w[1]["lead_mask"]]
     if not windows:

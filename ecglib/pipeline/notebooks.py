@@ -107,11 +107,11 @@ def execute(notebook, out_dir, given=None, page_name: str = "") -> Path:
         raise EcgError(f"{page_name!r} is no name of a page", field="page", fix="write it like index.html")
     part = Path(f"{Path(out_dir).resolve()}.part")
     values = typed(notebook, {**(given or {}), "out_dir": os.path.relpath(part, notebook.parent)})
-    out_dir = output_folder(out_dir, _written, [notebook, *_inputs(notebook, values)])
+    out_dir = output_folder(out_dir, written, [notebook, *_inputs(notebook, values)])
     with claimed(part, _key(notebook, values)):
         _papermill(notebook, part / notebook.name, values)
         _finish(notebook, part, out_dir, page_name)
-        replace_folder(part, out_dir)
+        replace_folder(part, out_dir, written)
     print(f"[{notebook.stem}] done in {time.monotonic() - started:.0f} s: {os.path.relpath(out_dir)}", flush=True)
     return out_dir / notebook.name
 
@@ -128,7 +128,7 @@ def _finish(notebook: Path, part: Path, out_dir: Path, page_name: str) -> None:
     write_atomic(copy, json.dumps(executed, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
-def _written(folder: Path) -> list[str]:
+def written(folder: Path) -> list[str]:
     """What a run left in a folder, as the executed notebook there tells."""
     return json.loads(min(folder.glob("*.ipynb")).read_text("utf-8"))["metadata"][WROTE]
 

@@ -10,6 +10,7 @@ The file says which cohorts there are, the first one being home, and which metho
     one_ecg: {model: my/model}                                   # a kept model, shown beside the methods
 """
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -44,16 +45,13 @@ def write(file, root: Path) -> Path:
     """Write studies/NAME/dvc.yaml and params.yaml for the study in `file` (NAME.yaml); returns the dvc.yaml.
 
     root: the repository. Raises EcgError for a file, key, dataset, folder or method that cannot be, and where the
-    folder holds a dvc.yaml that this command did not write.
+    folder holds a dvc.yaml or params.yaml that this command did not write.
     """
     asked = _read(Path(file))
     name, first_line = Path(file).stem, FIRST_LINE.format(Path(file).name)
     folder = root / "studies" / name
     target = folder / "dvc.yaml"
-    if target.exists() and not target.read_text().startswith(FIRST_LINE.split("{")[0]):
-        raise EcgError(
-            "is there already and was not written by this command", file=target, fix="name the file otherwise"
-        )
+    require_written([folder / "params.yaml", target], FIRST_LINE.split("{")[0], "name the file otherwise")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {section: values | asked.get(section, {}) for section, values in DEFAULTS.items()}
     home, *others = asked["cohorts"]
@@ -64,6 +62,14 @@ def write(file, root: Path) -> Path:
     for path, content in ((folder / "params.yaml", settings), (target, {"stages": stages})):
         write_atomic(path, f"{first_line}\n{yaml.safe_dump(content, sort_keys=False, width=120)}")
     return target
+
+
+def require_written(paths, first_line: str, fix: str) -> None:
+    """EcgError where something is at one of the paths that does not begin with the line by which a command knows its
+    own."""
+    for path in paths:
+        if os.path.lexists(path) and not (path.is_file() and path.read_bytes().startswith(first_line.encode())):
+            raise EcgError("is there already and was not written by this command", file=path, fix=fix)
 
 
 def _read(file: Path) -> dict:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,7 +14,7 @@ import pandas as pd
 import yaml
 
 from ecglib import EcgError
-from ecglib.data.files import output_folder, replace_folder, write_atomic
+from ecglib.data.files import KEY, new_folder, write_atomic
 from ecglib.pipeline.notebooks import page
 from ecglib.pipeline.schedule import LOGS
 
@@ -118,23 +117,25 @@ def site(root: Path, out: Path) -> int:
     studies = [folder for folder in (results, results / "real") if (folder / "report/index.html").is_file()]
     if results not in studies:
         raise EcgError("there is no report yet", file=results / "report/index.html", fix="run `make repro` first")
-    out = output_folder(out, lambda folder: json.loads((folder / LISTED).read_text()), [results])
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    pages = [folder / "report/index.html" for folder in studies]
-    files = _reached([*pages, *(provenance(root, folder) for folder in studies)], results)
-    for file in files:
-        target = part / file.relative_to(results)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_lighter(file))
-    (part / "index.html").write_text(_front([folder.relative_to(results) for folder in studies]), "utf-8")
-    written = [path.relative_to(part).as_posix() for path in part.rglob("*")]
-    (part / LISTED).write_text(json.dumps(sorted([*written, LISTED]), indent=1) + "\n")
-    size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-    if size > LIMIT:
-        raise EcgError(f"{size / 1e6:.1f} MB are above {LIMIT / 1e6:.0f}", file=part, fix="show fewer ECGs or methods")
-    replace_folder(part, out)
+    with new_folder(out, _listed, [results]) as part:
+        pages = [folder / "report/index.html" for folder in studies]
+        for file in _reached([*pages, *(provenance(root, folder) for folder in studies)], results):
+            target = part / file.relative_to(results)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(_lighter(file))
+        (part / "index.html").write_text(_front([folder.relative_to(results) for folder in studies]), "utf-8")
+        written = {path.relative_to(part).as_posix() for path in part.rglob("*")} - {KEY}
+        (part / LISTED).write_text(json.dumps(sorted([*written, LISTED]), indent=1) + "\n")
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        if size > LIMIT:
+            reason = f"{size / 1e6:.1f} MB are above {LIMIT / 1e6:.0f}"
+            raise EcgError(reason, file=out, fix="show fewer ECGs or methods")
     return size
+
+
+def _listed(folder: Path) -> list[str]:
+    """What `site` wrote into a folder."""
+    return json.loads((folder / LISTED).read_text("utf-8"))
 
 
 def _reached(pages: list[Path], results: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from ecglib.data import files
 from ecglib.data import labels as vocabulary
 from ecglib.evaluation import predictions
 from ecglib.evaluation.predictions import BASELINES
-from ecglib.pipeline.own_study import PACKAGES, key
+from ecglib.pipeline.own_study import PACKAGES, key, require_written
 from ecglib.reporting import tables
 
 CORPORA = {"ptb-xl": "ptbxl"}  # name -> file of ecglib/datasets
@@ -187,11 +187,10 @@ def no_weights(plan: Plan) -> str:
 def write(plan: Plan, root: Path) -> Path:
     """Write dvc.yaml and params.yaml of a plan below the repository `root`; returns the first.
 
-    Raises EcgError where the folder holds a dvc.yaml that this command did not write.
+    Raises EcgError where the folder holds a dvc.yaml or params.yaml that this command did not write.
     """
     target = root / plan.folder / "dvc.yaml"
-    if target.exists() and not target.read_text().startswith(FIRST_LINE):
-        raise EcgError("is there already and was not written by this command", file=target, fix="move it away")
+    require_written([target.with_name("params.yaml"), target], FIRST_LINE, "move it away")
     target.parent.mkdir(parents=True, exist_ok=True)
     settings = {"pack": {"options": plan.corpus.options, "labels": list(plan.corpus.labels)}, "probe": PROBE}
     settings["weights"] = {plan.model: plan.content}

@@ -12,10 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from ecglib import EcgError
+from ecglib.data import files
 from ecglib.pipeline import warm
 from ecglib.pipeline.stages import ABSENT, DEPS
 
 LOGS = Path("results/scratch/log")  # what each stage printed
+OURS = "python -m ecglib "  # how the command of a stage begins that notes in its output folder what it wrote there
 SECONDS = {  # of one core, by part of a name: the first that fits
     "fine_tuning": 250,
     "figures": 110,
@@ -176,6 +178,15 @@ class Study:
         self.stages = {s.addressing: s for s in self.repo.index.stages if s in changed and s.cmd}
         return {name: {b.addressing for b in self.before[stage]} for name, stage in self.stages.items()}
 
+    def check_outputs(self, name: str) -> None:
+        """Raise EcgError where an output folder of a stage holds what no run of it wrote: DVC would delete it.
+
+        Only for commands of this library: what others write when they fail is known to nobody.
+        """
+        stage = self.stages[name]
+        for out in stage.outs if str(stage.cmd).startswith(OURS) else ():
+            files.require_own(Path(out.fs_path), lambda folder, out=out: _listed(out) | _noted(folder))
+
     def start(self, name: str):
         """Reproduce a stage in a fork; returns the function that tells its exit status, None while it runs."""
         stage, log = self.stages[name], self.log(name)
@@ -208,6 +219,7 @@ class Study:
         os.environ[DEPS] = json.dumps([dep.def_path for dep in stage.deps if not hasattr(dep, "params")])
         os.environ[ABSENT] = json.dumps(self.absent)
         try:
+            self.check_outputs(stage.addressing)  # again: others have run meanwhile
             with self.repo.lock:
                 if stage.reproduce():
                     stage.dump(update_pipeline=False)
@@ -230,6 +242,25 @@ def _mend(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
+def _listed(out) -> set[str]:
+    """The files that an output folder has according to dvc.lock, as far as DVC's cache still knows."""
+    listed = out.get_obj() if out.hash_info and out.hash_info.isdir else None
+    return {"/".join(entry[0]) for entry in listed or ()}
+
+
+def _noted(folder: Path) -> set[str]:
+    """The files of an output folder that the command of the stage says it wrote."""
+    from ecglib.data import packing
+    from ecglib.pipeline import notebooks
+
+    for written in (notebooks.written, packing.written):
+        try:
+            return set(written(folder))
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return set()
+
+
 def _overlap(one: str, other: str) -> bool:
     """Whether two paths are the same, or one lies in the other."""
     return os.path.commonpath([one, other]) in (one, other)
@@ -245,7 +276,8 @@ def repro(
     """Run every stage of a dvc.yaml that has changed, `workers` side by side, a line told to `say` for each that ends.
 
     root, file: as of `Study`; optional: folder below which inputs may be missing; pinned: data/ must be
-    what data.dvc pins, even where no stage reads it. EcgError where a stage fails.
+    what data.dvc pins, even where no stage reads it. EcgError where a stage fails, and before any of them where one
+    would delete what it did not write.
     """
     study = Study(root, file)
     for corpus, names in (study.leave_out(optional) if optional else {}).items():
@@ -256,6 +288,8 @@ def repro(
     if not needs:
         say(f"{file}: nothing has changed")
         return
+    for name in needs:
+        study.check_outputs(name)
     progress = _Progress(study, len(needs), say)
     with warm.server() as environment:
         os.environ.update(environment)

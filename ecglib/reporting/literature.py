@@ -1,5 +1,6 @@
 """The works that this project answers to, each with our number, the baseline beside it, and the published one."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 from ecglib import EcgError
 from ecglib.reporting.tables import with_interval
 
-COLUMNS = ["work", "source", "question", "ours", "measure", "table", "row", "baseline", "values", "published", "remark"]
+COLUMNS = ["work", "source", "question", "ours", "measure", "table", "row", "baseline", "values", "published"]
+COLUMNS += ["test_set", "remark"]
 SCORES = "figures/scores.csv"  # of notebook 20: test records at home, all labels, unless a row says otherwise
 USUAL = "split == 'test' and metric == 'auroc' and label == 'macro' and fraction == 1"
 VALUES = "point low high"
@@ -20,8 +22,10 @@ def read(path) -> pd.DataFrame:
     path: work, source: name and paper; question: what it asks; ours: the method or notebook that answers; measure: what
     our number is. table: a CSV below results/; row, baseline: the rows of it (pandas query) that hold our number and
     the one to beat; values: its columns for the number and the ends of its interval, VALUES if empty.
-    published: the number of the paper; remark: why the two may not be compared, or why there is no row.
-    Raises EcgError with the line of a work that has neither a number nor a remark.
+    published: the number of the paper; test_set: what it was computed on, "... not stated" where that is not known;
+    remark: why the two may not be compared, or why there is no row.
+    Raises EcgError with the line of a work that has neither a number nor a remark, or a published number without its
+    test set.
     """
     works = pd.read_csv(path, dtype=str, keep_default_na=False)
     if lacking := [name for name in COLUMNS if name not in works]:
@@ -30,6 +34,8 @@ def read(path) -> pd.DataFrame:
         empty = [name for name in ("work", "source", "question", "remark") if not getattr(work, name)]
         if bool(work.table) != bool(work.row):
             empty += ["row" if work.table else "table"]
+        if re.search(r"\d", work.published) and not work.test_set:
+            empty += ["test_set"]
         if empty:
             raise EcgError(
                 f"line {line}, {work.work}: {empty[0]} is empty", file=Path(path), field=empty[0], fix="fill"
@@ -51,10 +57,10 @@ def markdown(works: pd.DataFrame, results) -> str | None:
     for work in works.itertuples():
         number, floor = (_number(tables, work, query) for query in (work.row, work.baseline))
         ours = f"{work.ours}: {work.measure} {number}" if number else work.ours or "no row"
-        lines.append(
-            [f"{work.work} ({work.source})", work.question, ours, floor or "-", work.published or "-", work.remark]
-        )
-    head = ["work", "what it asks", "here", "baseline here", "published", "why they differ, or what is missing"]
+        theirs = [work.published or "-", work.test_set or "-"]
+        lines.append([f"{work.work} ({work.source})", work.question, ours, floor or "-", *theirs, work.remark])
+    head = ["work", "what it asks", "here", "baseline here", "published", "on which test set"]
+    head += ["why they differ, or what is missing"]
     return pd.DataFrame(lines, columns=head).to_markdown(index=False, disable_numparse=True)
 
 

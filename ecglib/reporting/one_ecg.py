@@ -20,6 +20,8 @@ from ecglib.reporting.ecg_paper import ecg_paper
 from ecglib.reporting.methods import spelt_out
 
 MADE_BY = "ecglib view"  # in the metadata of a sheet, by which it is known again
+MARKS = {".svg": {"Creator": MADE_BY, "Date": None}, ".pdf": {"Creator": MADE_BY, "CreationDate": None}}
+MARKS[".png"] = {"Software": MADE_BY}
 ORDERS = {"wrong": "most wrong", "sure": "most sure", "random": "random"}  # order -> its name in a menu
 _RECORD = ["cohort", "split", "record_id", "label", "truth"]
 NUMBERS = ("truth", "fraction", "probability")  # columns of predictions that hold no text
@@ -174,17 +176,20 @@ def facts(recording) -> str:
     return "\n".join([*lines, *(f"  {line.strip()}" for line in recording.comments if line.strip())])
 
 
+def picture_file(file) -> Path:
+    """The path of a sheet to write; EcgError for an ending that is no picture's, and where `output_file` refuses it."""
+    file = Path(file)
+    if file.suffix not in MARKS:
+        fix = "end it in .svg, .pdf, .png"
+        raise EcgError(f"no picture of the kind {file.suffix!r}", file=file, field="out", fix=fix)
+    return output_file(file, lambda path: MADE_BY.encode() in path.read_bytes())
+
+
 def write(ax, file: Path) -> Path:
     """Write a sheet as .svg, .pdf or .png, over nothing but an earlier sheet; returns the path."""
-    marks = {".svg": {"Creator": MADE_BY, "Date": None}, ".pdf": {"Creator": MADE_BY, "CreationDate": None}}
-    marks[".png"] = {"Software": MADE_BY}
-    if file.suffix not in marks:
-        raise EcgError(
-            f"no picture of the kind {file.suffix!r}", file=file, field="out", fix="end it in .svg, .pdf, .png"
-        )
-    file = output_file(file, lambda path: MADE_BY.encode() in path.read_bytes())
-    drawn = io.BytesIO()
-    ax.figure.savefig(drawn, format=file.suffix[1:], metadata=marks[file.suffix], dpi=200)
+    file, drawn = picture_file(file), io.BytesIO()
+    ax.figure.savefig(drawn, format=file.suffix[1:], metadata=MARKS[file.suffix], dpi=200)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, drawn.getvalue())
     return file
 

@@ -116,7 +116,7 @@ def run(cohort_dir, out, settings: Settings, progress: Callable = print) -> dict
         done = part / "model"
         done.mkdir(exist_ok=True)
         kept.save(info, tensors, done, kept.card(info))
-        replace_folder(done, out)
+        replace_folder(done, out, kept.wrote)
         shutil.rmtree(part)
     return info
 

@@ -94,6 +94,24 @@ def test_what_a_command_did_not_write_stays_and_stops_it_before_any_work(tmp_pat
     assert tree(tmp_path) == before
 
 
+def test_what_somebody_saves_there_during_the_work_stays(tmp_path):
+    out = tmp_path / "out"
+    write(out, "a")
+    for folder in (out, tmp_path / "new"):
+        with (
+            pytest.raises(EcgError, match=r"notes.txt: \[out\] is not from this"),
+            files.new_folder(folder, wrote) as new,
+        ):
+            fill(new, "b", "mark")
+            fill(folder, "notes.txt")
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
+        "new/notes.txt",
+        "out/a",
+        "out/mark",
+        "out/notes.txt",
+    ]
+
+
 def test_inputs_the_working_folder_and_the_home_folder_are_never_written_over(tmp_path, monkeypatch):
     for name in ("root", "work", "home"):
         (tmp_path / "parent" / name).mkdir(parents=True)

@@ -114,6 +114,35 @@ def test_published_numbers_stand_beside_and_differences_are_said(filled):
     assert f"| ECGFounder, linear   | {tables.with_interval(row.score, row.low, row.high)} |" in section
     assert "40 test records here, 2,198 there: the numbers are not to be compared" in section
     assert row.source in section and "xECG, finetune, 0.838" in page
+    head = "Published: label set `super-2198`, version 1.0.3, 2,198 test records.\n\n| published "
+    assert head in section and page.count("Published: ") == page.count("| published ") == 1
+
+
+def test_a_published_table_is_headed_by_its_test_set_or_says_that_it_is_not_known():
+    _, _, tasks = benchmark.read_tasks(ROOT / benchmark.TASKS)
+    numbers = benchmark.read_numbers(ROOT / benchmark.NUMBERS)
+    ours = pd.DataFrame([["mae", "linear", 0.8, 0.7, 0.9, 182]], columns=benchmark.ROW)
+    for task in tasks:
+        mine = benchmark._of(numbers, task)
+        if len(mine):
+            text = "\n\n".join(benchmark._section(task, ours, mine))
+            if task.name.startswith("PTB-XL"):  # nothing is published for BenchECG
+                label_set = task.ours["label_set"]
+                assert f"Published: label set `{label_set}`, version 1.0.3, {task.n_test:,} test records.\n" in text
+            else:
+                assert "version not stated, number of test records not stated.\n\n| published " in text
+
+
+def test_a_number_on_ptbxl_without_its_test_set_and_two_test_sets_in_one_table_are_refused(tmp_path):
+    given = pd.read_csv(ROOT / benchmark.NUMBERS, dtype=str, keep_default_na=False)
+    row = given.index[given.task == "PTB-XL, form"][3]
+    for name in benchmark.TEST_SET:
+        for value, said in (("", f"a row without {name}"), ("2158", "several test sets of PTB-XL, form")):
+            changed = given.copy()
+            changed.loc[row, name] = value
+            changed.to_csv(tmp_path / "numbers.csv", index=False)
+            with pytest.raises(EcgError, match=said):
+                benchmark.read_numbers(tmp_path / "numbers.csv")
 
 
 def test_published_numbers_agree_with_those_of_the_other_lists():
@@ -198,7 +227,7 @@ def test_what_cannot_be_is_refused_before_any_work(results, tmp_path):
     with pytest.raises(EcgError, match="unknown kind 'guess'"):
         benchmark.read_tasks(tmp_path / "tasks.yaml")
     (tmp_path / "numbers.csv").write_text("protocol,task\nbenchecg,x\n")
-    with pytest.raises(EcgError, match="no column system"):
+    with pytest.raises(EcgError, match="no column label_set"):
         benchmark.read_numbers(tmp_path / "numbers.csv")
 
 

@@ -282,7 +282,7 @@ def test_ctrl_c_ends_a_command_at_once_with_one_line(tmp_path, command):
 
 
 def test_a_second_pack_into_the_same_folder_is_refused(work, capsys):
-    with files.new_folder(work / "new", packing._written):
+    with files.new_folder(work / "new", packing.written):
         assert cli.main([*PACK, "--out", "new"]) == 2
         assert "another command is writing here" in told(capsys)
     (work / "new").rmdir()
@@ -294,6 +294,6 @@ def test_a_run_is_told_from_what_others_left(tmp_path):
     for content in ("", "[]", '{"metadata": {}}', '{"metadata": []}', '{"metadata": {"ecglib_wrote": ["b.ipynb"]}}'):
         (tmp_path / "a.ipynb").write_text(content)
         with pytest.raises(EcgError, match="a.ipynb"):
-            files.output_folder(tmp_path, notebooks._written)
+            files.output_folder(tmp_path, notebooks.written)
     (tmp_path / "a.ipynb").write_text(json.dumps({"metadata": {notebooks.WROTE: ["a.ipynb", "b.html"]}}))
-    assert files.output_folder(tmp_path, notebooks._written) == tmp_path
+    assert files.output_folder(tmp_path, notebooks.written) == tmp_path

@@ -1,10 +1,12 @@
 """`ecglib holter`: episodes of a recording or of its annotations, as text, table and picture; bad input in one line."""
 
+import os
+
 import pandas as pd
 import pytest
 
 from ecglib.data import wfdb_io
-from ecglib.pipeline import cli
+from ecglib.pipeline import cli, long_recordings
 from ecgsim import holter
 
 
@@ -43,9 +45,42 @@ def test_bad_input_is_one_line(day, capsys, tmp_path):
         ([str(tmp_path / "x"), "--beats", "atr"], "nothing says the sampling rate"),
         ([record, "--beats", "qrs"], "cannot read the annotations"),
         ([record, "--model", str(tmp_path / "m.json")], "not a model of intervals"),
-        ([record, "--beats", "atr", "--plot", "a.txt"], "no kind of picture"),
+        ([record, "--beats", "atr", "--plot", "a.txt"], "no picture of the kind"),
     ):
         assert cli.main(["holter", *words]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert cli.main(["holter", str(tmp_path / "x"), "--beats", "atr", "--fs", "200"]) == 0
+
+
+def test_no_file_of_anybody_else_is_written_over_and_that_is_said_before_the_analysis(
+    day, capsys, tmp_path, monkeypatch
+):
+    folder, _ = day
+    words = ["holter", str(folder / "D002"), "--beats", "atr"]
+    mine = {name: tmp_path / name for name in ("rr.csv", "day.svg", "day.png")}
+    for path in mine.values():
+        path.write_text("mine\n")
+    (tmp_path / "sealed").mkdir()
+    asked = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "sealed" and asked(path, mode))
+    refused = [("--out", mine["rr.csv"], "not from this command"), ("--out", tmp_path, "not from this command")]
+    refused += [("--plot", mine[name], "not from this command") for name in ("day.svg", "day.png")]
+    refused += [
+        ("--out", tmp_path / "sealed/e.csv", "no right to write"),
+        ("--out", mine["rr.csv"] / "e.csv", "a file"),
+    ]
+    refused += [
+        ("--plot", tmp_path / "sealed/p.svg", "no right to write"),
+        ("--plot", tmp_path / "p.doc", "no picture"),
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(long_recordings, "judged", lambda *_: pytest.fail("the analysis has begun"))
+        for option, path, message in refused:
+            assert cli.main([*words, option, str(path)]) == 2
+            error = capsys.readouterr().err
+            assert message in error and error.count("\n") == 1
+    assert [path.read_text() for path in mine.values()] == ["mine\n"] * 3
+    for _ in range(2):  # its own are replaced
+        for out, plot in (("e.csv", "p.svg"), ("new/e.csv", "new/p.png"), ("e.csv", "p.pdf")):
+            assert cli.main([*words, "--out", str(tmp_path / out), "--plot", str(tmp_path / plot)]) == 0

@@ -177,16 +177,23 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, text, wo
     assert not (tmp_path / "root").exists()
 
 
-def test_a_dvc_yaml_of_somebody_else_stays(tmp_path):
+@pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml"])
+def test_a_file_of_somebody_else_stays(tmp_path, name):
     (tmp_path / "ecgs").mkdir()
     (tmp_path / "my.yaml").write_text("cohorts: {a: {root: ecgs}}")
     target = tmp_path / "root/studies/my/dvc.yaml"
-    target.parent.mkdir(parents=True)
-    target.write_text("stages: {}\n")
+    theirs = target.with_name(name)
+    theirs.parent.mkdir(parents=True)
+    for content in (b"stages: {}\n", b"\xff", b""):
+        theirs.write_bytes(content)
+        with pytest.raises(EcgError, match=f"{name}: is there already and was not written by this command"):
+            own_study.write(tmp_path / "my.yaml", tmp_path / "root")
+        assert theirs.read_bytes() == content and [path.name for path in theirs.parent.iterdir()] == [name]
+    theirs.unlink()
+    theirs.symlink_to("elsewhere")
     with pytest.raises(EcgError, match="was not written by this command"):
         own_study.write(tmp_path / "my.yaml", tmp_path / "root")
-    assert target.read_text() == "stages: {}\n"
-    target.unlink()
+    theirs.unlink()
     assert own_study.write(tmp_path / "my.yaml", tmp_path / "root") == target
     assert own_study.write(tmp_path / "my.yaml", tmp_path / "root") == target  # its own may be written again
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ecglib import EcgError
+from ecglib.data import files
 from ecglib.pipeline import publish
 
 
@@ -75,6 +76,9 @@ def test_pictures_are_lighter_and_still_pictures_of_the_same_thing(root):
 
 def test_it_replaces_what_it_wrote_and_nothing_else(root):
     out = root / "docs/site"
+    unfinished = root / "docs/site.part"  # a user's own, in spite of its name
+    unfinished.mkdir(parents=True)
+    (unfinished / "notes.txt").write_text("keep")
     publish.site(root, out)
     (root / "results/figures/a b.png").write_bytes(png(1000))
     publish.site(root, out)
@@ -83,7 +87,9 @@ def test_it_replaces_what_it_wrote_and_nothing_else(root):
     (out / "mine.txt").write_text("keep")
     with pytest.raises(EcgError):
         publish.site(root, out)
-    assert (out / "mine.txt").read_text() == "keep"
+    assert (out / "mine.txt").read_text() == (unfinished / "notes.txt").read_text() == "keep"
+    assert sorted(path.name for path in out.parent.iterdir()) == ["site", "site.part"]
+    assert files.KEY not in (out / publish.LISTED).read_text()
 
 
 def test_a_dead_link_a_missing_report_and_too_much_are_said(root, monkeypatch):

@@ -157,9 +157,14 @@ def test_crops_and_probe_are_the_published_ones_and_the_second_probe_waits_for_t
     params = yaml.safe_load(target.with_name("params.yaml").read_text())
     assert params["pack"] == {"options": made.corpus.options, "labels": list(SUPERCLASSES)}
     assert params["weights"] == {"merl": "abc"} and params["probe"]["fractions"] == [1.0]
-    target.write_text("stages: {}\n")
-    with pytest.raises(EcgError, match="was not written by this command"):
-        reproduce.write(made, tmp_path)
+    for path in (target, target.with_name("params.yaml")):
+        ours = path.read_text()
+        path.write_text("mine: {}\n")
+        with pytest.raises(EcgError, match=f"{path.name}: .*was not written by this command"):
+            reproduce.write(made, tmp_path)
+        assert path.read_text() == "mine: {}\n"
+        path.write_text(ours)
+    assert reproduce.write(made, tmp_path) == target
 
 
 def test_two_copies_of_a_corpus_are_not_chosen_between(tmp_path):

@@ -63,6 +63,15 @@ def test_two_runs_give_the_same_bytes_and_the_page_needs_nothing_else(tmp_path, 
     assert "[demo]" in shown.out and "cell 4/4  import sys, warnings" in shown.out and "progress" in shown.err
 
 
+def test_what_somebody_saves_into_the_folder_during_a_run_stays_and_so_does_the_work(tmp_path):
+    saved = "from pathlib import Path\nplace = Path(out_dir.removesuffix('.part'))\nplace.mkdir()\n"
+    source = notebook(tmp_path / "demo.ipynb", f"{saved}(place / 'notes.txt').write_text('mine')")
+    with pytest.raises(EcgError, match=r"notes\.txt: .* would be lost"):
+        notebooks.execute(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == {"notes.txt": b"mine"}
+    assert {"demo.ipynb", "demo.html"} <= set(contents(tmp_path / "out.part"))
+
+
 def test_a_misspelt_parameter_lists_the_valid_names(tmp_path):
     source = notebook(tmp_path / "demo.ipynb")
     with pytest.raises(EcgError, match="no parameter stepz.*steps, seed, fast, out_dir"):

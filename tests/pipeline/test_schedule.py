@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+import yaml
 from dvc.repo import Repo
 
 from ecglib import EcgError
@@ -216,6 +217,105 @@ def test_data_that_is_not_what_is_pinned_stops_before_any_stage(study):
     with pytest.raises(EcgError, match="git checkout data.dvc"):
         again()
     assert not (root / "results").exists()
+
+
+# What is in an output folder.
+
+FOLDER = """
+stages:
+  pack:
+    cmd: >-
+      mkdir -p results/a results/b && cp raw/b results/b/x && cp raw/a results/a/x
+      && cp raw/note results/a/cohort.json
+    deps: [raw/a, raw/b, raw/note]
+    outs: [results/a, results/b]
+"""
+
+
+@pytest.fixture
+def folders(study, monkeypatch):
+    """A study whose stage fills two folders, as a command of this library does: in results/a with a note of its own."""
+    root, again = study
+    monkeypatch.setattr(schedule, "OURS", "mkdir ")
+    (root / "raw/note").write_text('{"sha256": {"x": "", "y": ""}}')
+    (root / "dvc.yaml").write_text(FOLDER)
+    return root, again
+
+
+@pytest.mark.parametrize("place", ["results/a/mine.txt", "results/a/below/mine.txt", "results/b/mine.txt"])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_somebody_put_into_an_output_folder_stays_and_stops_the_study_in_one_line(folders, capfd, place, first):
+    root, again = folders
+    if not first:
+        again()
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_text("mine\n")
+    capfd.readouterr()
+    with pytest.raises(EcgError, match=f"{place[:9]}.*is not from this command"):
+        again()
+    assert (root / place).read_text() == "mine\n" and not stage_lines(capfd.readouterr().out)
+    (root / place).unlink()
+    if "below" in place:
+        (root / place).parent.rmdir()
+    again()
+    assert (root / "results/a/x").read_text() == "a\n"
+
+
+def test_what_somebody_saves_while_other_stages_run_stays_too(folders, capfd):
+    root, again = folders
+    text = FOLDER + "  before: {cmd: 'mkdir -p results/a; echo mine > results/a/mine.txt; touch done', outs: [done]}\n"
+    (root / "dvc.yaml").write_text(text.replace("[raw/a,", "[done, raw/a,"))
+    with pytest.raises(EcgError, match="stage pack failed"):
+        again()
+    assert (root / "results/a/mine.txt").read_text() == "mine\n"
+    shown = [line for line in "".join(capfd.readouterr()).splitlines() if "is not from this command" in line]
+    assert len(shown) == 1 and "results/a/mine.txt" in shown[0]
+
+
+def test_its_own_files_are_replaced_whatever_has_changed(folders, capfd):
+    root, again = folders
+    again()
+    for change in (
+        lambda: (root / "raw/a").write_text("other\n"),
+        lambda: (root / "dvc.yaml").write_text(FOLDER.replace("cp raw/b results/b/x", "cp raw/b results/b/z")),
+        lambda: (root / "results/b/z").unlink(),
+        lambda: ((root / "results/a/x").unlink(), (root / "results/a/x").write_text("by another run")),
+        lambda: (root / "results/a/y").write_text("noted by another run"),
+        lambda: (root / "results/a/cohort.json").unlink(),
+        lambda: ((root / "results/b/.ipynb_checkpoints").mkdir(), (root / "results/b/.DS_Store").touch()),
+        lambda: (root / "dvc.lock").unlink(),
+    ):
+        change()
+        if not (root / "dvc.lock").exists():  # who wrote results/b is known no longer
+            (root / "results/b/z").unlink()
+        again()
+        there = sorted(path.name for folder in "ab" for path in (root / "results" / folder).iterdir())
+        assert there in (["cohort.json", "x", "x"], ["cohort.json", "x", "z"])
+        with Repo(str(root)) as repo:
+            assert repo.status() == {}
+    capfd.readouterr()
+
+
+def test_a_command_of_somebody_else_writes_as_dvc_lets_it(study, capfd):
+    root, again = study
+    text = "stages: {own: {cmd: 'mkdir results/own; touch results/own/%s; %s', deps: [raw/a], outs: [results/own]}}\n"
+    (root / "results").mkdir()
+    for name, end, works in (("a", "false", False), ("b", "true", True)):
+        (root / "dvc.yaml").write_text(text % (name, end))
+        if works:
+            again()
+        else:
+            with pytest.raises(EcgError, match="stage own failed"):
+                again()
+    assert [path.name for path in (root / "results/own").iterdir()] == ["b"]
+    capfd.readouterr()
+
+
+def test_every_stage_is_one_whose_output_folder_is_looked_at():
+    for file in ("dvc.yaml", "real/dvc.yaml"):
+        stated = yaml.safe_load((stages.ROOT / file).read_text())["stages"].values()
+        commands = [stage.get("do", stage)["cmd"] for stage in stated]
+        assert commands and all(c.startswith((f"{schedule.OURS}run ", f"{schedule.OURS}pack ")) for c in commands)
 
 
 # The warm server.

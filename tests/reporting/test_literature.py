@@ -1,10 +1,16 @@
 """The table of the literature: numbers come from tables of the study, and a query names one row."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from ecglib import EcgError
+from ecglib.data.labels import PTBXL_SUPER
 from ecglib.reporting import literature
+from ecglib.reporting import published as numbers_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ROW = dict.fromkeys(literature.COLUMNS, "") | {"work": "CLEF", "source": "arXiv 2512.02180", "question": "risk?"}
 
@@ -31,12 +37,15 @@ def works(folder, *rows) -> pd.DataFrame:
 
 def test_a_work_has_its_number_and_its_baseline_from_the_tables(folder):
     scored = {"ours": "`clef`", "measure": "macro AUROC", "table": "figures/scores.csv", "row": "encoder == 'clef'"}
-    scored |= {"baseline": "untrained: encoder == 'random'", "published": ".9", "remark": "small"}
+    scored |= {"baseline": "untrained: encoder == 'random'", "published": ".9", "test_set": "PTB-XL, 50 records"}
+    scored |= {"remark": "small"}
     burden = {"ours": "RR", "measure": "error", "table": "burden.csv", "row": "model == 'rr'", "values": "mae"}
     text = literature.markdown(works(folder, scored, burden | {"remark": "days"}), folder)
     assert "`clef`: macro AUROC 0.812 (0.800 to 0.830)" in text
     assert "untrained: 0.701 (0.690 to 0.720)" in text
     assert "RR: error 1.250" in text
+    first = text.splitlines()[2]
+    assert [cell.strip() for cell in first.split("|")[5:8]] == [".9", "PTB-XL, 50 records", "small"]
 
 
 def test_a_work_without_a_row_says_why(folder):
@@ -44,6 +53,37 @@ def test_a_work_without_a_row_says_why(folder):
     assert "no row" in text and "out of scope" in text
     with pytest.raises(EcgError, match="remark is empty"):
         works(folder, {})
+
+
+@pytest.mark.parametrize("published", [".894, linear", "+2 %", "above .90"])
+def test_a_published_number_without_its_test_set_is_refused(folder, published):
+    with pytest.raises(EcgError, match="line 2, CLEF: test_set is empty"):
+        works(folder, {"remark": "x", "published": published})
+    works(folder, {"remark": "x", "published": "no number at hand"})
+    works(folder, {"remark": "x", "published": published, "test_set": "PTB-XL; records not stated"})
+
+
+SYSTEMS = {"ECG-JEPA (Kim)": "ECG-JEPA", "PTB-XL benchmark": "xresnet1d101"}  # work -> as docs/published.csv names it
+
+
+def test_the_committed_works_say_of_a_number_what_the_table_of_published_numbers_says():
+    committed, numbers = literature.read(ROOT / "docs/literature.csv"), numbers_of.read(ROOT / "docs/published.csv")
+    compared = 0
+    for work in committed.itertuples():
+        named = [name for name in PTBXL_SUPER if name in work.test_set]
+        for name in named:  # a label set with its version and its records
+            assert f"PTB-XL {PTBXL_SUPER[name][0]}, `{name}`, 2,{name[-3:]} records" in work.test_set
+        if "PTB-XL" in work.test_set and not named:
+            assert "not stated" in work.test_set
+        rows = numbers[numbers.system == SYSTEMS.get(work.work, work.work)]
+        rows = rows[rows.label_set.isin(PTBXL_SUPER) & (rows.how != "zero-shot")]
+        if len(rows):
+            row = rows[rows.label_set.isin(named)].iloc[0]  # of a model with numbers on two sets, the one that is named
+            score, low, high = (f"{value:.3f}".lstrip("0") for value in (row.score, row.low, row.high))
+            assert work.published.startswith(f"{score} ({low} to {high})"), work.work
+            compared += 1
+    assert compared >= 6
+    assert not committed.published.str.contains("records").any()
 
 
 def test_a_query_that_names_no_row_or_several_is_refused(folder):

@@ -294,6 +294,14 @@ def test_what_a_command_did_not_write_is_not_replaced(place, tmp_path):
     with pytest.raises(EcgError, match="is not from this command"):
         fit.run(place / "cohort", tmp_path / "out", fit.Settings("features"), quiet)
     assert (tmp_path / "out/thesis.txt").read_text() == "precious"
+
+    def saving(*_):  # somebody, during the fit
+        (tmp_path / "late").mkdir(exist_ok=True)
+        (tmp_path / "late/thesis.txt").write_text("precious")
+
+    with pytest.raises(EcgError, match="is not from this command"):
+        fit.run(place / "cohort", tmp_path / "late", fit.Settings("features"), saving)
+    assert [path.name for path in (tmp_path / "late").iterdir()] == ["thesis.txt"]
     (tmp_path / "s.csv").write_text("mine")
     with pytest.raises(EcgError, match="not from this command"):
         predict.run(kept.load(place / "linear"), [place / "raw"], tmp_path / "s.csv", progress=quiet)
