@@ -168,6 +168,7 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     require_known("option", options, OPTIONS, "options")
     use = SimpleNamespace(**(OPTIONS | options))
     require_known("corpus", [use.corpus] if use.corpus else [], datasets.CORPORA)
+    require_known("vocabulary", [use.vocabulary] if use.vocabulary else [], vocabulary.SOURCES)
     require_known("labels_format", [use.labels_format], FORMATS)
     for name in ("lead_names", "sex_codes", "where"):
         if not isinstance(getattr(use, name) or {}, dict):
@@ -175,10 +176,12 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     for name in (*_ROLES, "csv", "extra", "label_separator"):
         if not isinstance(getattr(use, name), str | (str if name == "csv" else None)):
             raise EcgError(f"{getattr(use, name)!r} is no text", field=name, fix="write one name, a number in quotes")
+    path = Path(root) / use.csv
+    for name in ("labels", "drop"):
+        _require_columns_named(name, getattr(use, name), path)
     for name, lead in (use.lead_names or {}).items():
         canonical(lead or "I", file=f"lead_names: {name}")
     use.drop = [use.drop] if isinstance(use.drop, str) else list(use.drop or ())
-    path = Path(root) / use.csv
     if not path.is_file():
         fix = f"put it into {root}, or say where it lies as seen from there: --option csv=../records.csv"
         raise EcgError("no such table", file=path, field="csv", fix=fix)
@@ -193,6 +196,17 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     if table.empty:
         raise EcgError("no records in the table", file=path, fix="add a row per record")
     return _chosen(table, use.where or {}, path), path, use
+
+
+def _require_columns_named(option: str, value, path: Path) -> None:
+    """EcgError where an option of names of columns is neither None, nor a text, nor a list of some texts."""
+    names = [value] if isinstance(value, str) else value
+    if not (names is None or (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names))):
+        fix = f"write {option}=[A, B], a number or a word such as NO or true in quotes"
+        raise EcgError(f"{value!r} is no list of columns", file=path, field=option, fix=fix)
+    if option == "labels" and value is not None and not value:
+        fix = "name the columns, labels=[A, B], or leave the option out"
+        raise EcgError("no column is named", file=path, field=option, fix=fix)
 
 
 def _joined(table: pd.DataFrame, extra: Path, use: SimpleNamespace, path: Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """One contract for all datasets, on three tiny files in each corpus's own format, and the traps of single corpora."""
 
+import inspect
 import zipfile
 from pathlib import Path
 
@@ -351,6 +352,26 @@ def test_contract(name, tmp_path):
         dataset.read(missing)
     with pytest.raises(EcgError):
         dataset.records(tmp_path / "nowhere", **options)
+
+
+OPTIONS = [
+    (name, option)
+    for name in sorted(set(BUILDERS) - {"folder"})  # see test_folder_tables
+    for option, parameter in inspect.signature(datasets.get(name).records).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+@pytest.mark.parametrize("value", [["abc"], [100], {"a": 1}, "abc", 2.5])
+def test_an_option_of_the_wrong_type_is_refused_by_its_name(name, option, value, tmp_path):
+    options = BUILDERS[name](tmp_path)
+    if option in ("segment_s", "every_s") and value == 2.5:
+        return
+    with pytest.raises(EcgError) as caught:
+        datasets.get(name).records(tmp_path, **options | {option: value})
+    pairs = {"every_s": "segment_s", "ecg2": "ecg1"}  # checked together
+    assert caught.value.field in (option, pairs.get(option)) and caught.value.fix
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILDERS) - {"folder", "code_test", "mimic_perform"}))

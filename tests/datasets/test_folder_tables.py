@@ -83,11 +83,20 @@ def test_a_column_that_looks_like_one_that_is_used_stops_with_the_option(tmp_pat
         ({"drop": "NORM", "labels": ["NORM"], "patient": None, "split": None}, "NORM"),
         ({"separator": ""}, "separator"),
         ({"separator": ";;"}, "separator"),
+        *[({name: wrong}, name) for name in ("labels", "drop") for wrong in (7, True, [["NORM"]], ["NORM", 1], {"A": 1})],
+        ({"labels": []}, "labels"),
+        ({"labels": ""}, "labels"),
+        ({"vocabulary": ["scp"]}, "vocabulary"),
+        ({"corpus": ["ptb-xl"]}, "corpus"),
+        ({"labels_format": ["list"]}, "labels_format"),
     ],
 )
 def test_what_an_option_names_must_be_there(tmp_path, options, field):
     text = "record,subject_id,strat_fold,NORM\n" + "".join(f"r{i},P{i // 4},{i % 10},{i % 2}\n" for i in range(12))
-    assert refusal(tmp_path, text, **options).field == field
+    error = refusal(tmp_path, text, **options)
+    assert error.field == field
+    if field in ("labels", "drop"):
+        assert error.file == str(tmp_path / "records.csv") and f"{field}=[A, B]" in error.fix
 
 
 @pytest.mark.parametrize(
