@@ -83,7 +83,11 @@ def test_a_column_that_looks_like_one_that_is_used_stops_with_the_option(tmp_pat
         ({"drop": "NORM", "labels": ["NORM"], "patient": None, "split": None}, "NORM"),
         ({"separator": ""}, "separator"),
         ({"separator": ";;"}, "separator"),
-        *[({name: wrong}, name) for name in ("labels", "drop") for wrong in (7, True, [["NORM"]], ["NORM", 1], {"A": 1})],
+        *[
+            ({name: wrong}, name)
+            for name in ("labels", "drop")
+            for wrong in (7, True, [["NORM"]], ["NORM", 1], {"A": 1})
+        ],
         ({"labels": []}, "labels"),
         ({"labels": ""}, "labels"),
         ({"vocabulary": ["scp"]}, "vocabulary"),
