@@ -246,11 +246,22 @@ def walk(root: Path) -> list[Path]:
     return sorted(found)
 
 
+def beside(path, ending: str) -> Path | None:
+    """The file of a record, path without extension, with an ending (".mat") in small or large letters; None: none."""
+    found = (Path(f"{path}{one}") for one in (ending, ending.upper()))
+    return next((file for file in found if file.is_file()), None)
+
+
 def headers(root: Path) -> tuple[list[Path], int]:
     """WFDB headers (.hea, .HEA) below a folder, as `walk` finds them; and how many others macOS left there (._name)."""
     found = [path for path in walk(root) if path.suffix in (".hea", ".HEA")]
     kept = [path for path in found if not path.name.startswith("._")]
     return kept, len(found) - len(kept)
+
+
+def rubbish(folder, number: int) -> str:
+    """What is said of so many headers of macOS (._name) that `headers` left out below a folder."""
+    return f"{folder}: {number:,} files ._*.hea of macOS are no records and are left out"
 
 
 def fingerprint(root: Path, *, content: bool) -> list[str]:

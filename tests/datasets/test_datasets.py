@@ -396,6 +396,28 @@ def _remove(path):
     next(f for end in (".hea", ".csv", ".mat", ".npy") if (f := Path(f"{path}{end}")).is_file()).unlink()
 
 
+@pytest.mark.parametrize("name", ["chapman", "cinc2021", "cpsc2018", "icentia11k"])
+@pytest.mark.parametrize("ending", [str, str.upper])
+def test_recordings_behind_a_link_and_with_large_endings_are_found(name, ending, tmp_path):
+    """What is looked for below a folder is where a linked folder leads, too; a link back to the root ends nowhere."""
+    dataset, root, elsewhere = datasets.get(name), tmp_path / "corpus", tmp_path / "elsewhere"
+    root.mkdir()
+    options = BUILDERS[name](root)
+    whole = dataset.records(root, **options)
+    elsewhere.mkdir()
+    for file in sorted(root.rglob("*")):
+        if file.suffix not in (".xlsx", "") and file.is_file():
+            named = file.suffix in (".mat", ".dat")  # by the header, with small letters
+            file.rename(elsewhere / file.with_suffix(file.suffix if named else ending(file.suffix)).name)
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    found = dataset.records(root, **options)
+    pd.testing.assert_frame_equal(found.drop(columns="path"), whole.drop(columns="path"))
+    for row in (found.iloc[0], found.iloc[-1]):
+        assert "/linked/" in row.path and dataset.read(row).signal.max() == 1
+    pd.testing.assert_frame_equal(dataset.labels(root, found, **options), dataset.labels(root, whole, **options))
+
+
 def test_every_public_dataset_is_under_contract():
     assert set(datasets.names()) - {"simulated", "wearers"} == set(BUILDERS)
     with pytest.raises(EcgError, match="bidmc, brugada, chapman, cinc2011, cinc2017, cinc2021"):
