@@ -12,6 +12,7 @@ from ecglib import EcgError
 
 KEY = ".key"  # in a folder that a command has not finished: locked while it writes, and what the content came from
 LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # left by file managers and Jupyter
+MARKUP = {ord(sign): f"&#{ord(sign)};" for sign in "&<>|[]`"}  # what makes HTML, cells and links of text in Markdown
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Text that a spreadsheet runs; not a lone sign, a number with one, or a difference with its interval and p.
 _NUMBER = r"\s*[+-]?\d*\.?\d+(e[+-]?\d+)?\s*"
@@ -172,6 +173,11 @@ def _harmless(cell):
         return cell
     shown = cell.replace("\r\n", "\n").replace("\r", "\n")  # a lone \r would end the row: no writer quotes it
     return f"'{shown}" if FORMULA.match(shown) else shown
+
+
+def plain(text: str) -> str:
+    """Text from files as Markdown and HTML show it: on one line, nothing in it a tag, a link or the end of a cell."""
+    return " ".join(text.split()).translate(MARKUP)
 
 
 def replace_folder(finished: Path, out: Path) -> None:
