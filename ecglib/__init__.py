@@ -73,7 +73,7 @@ def meant(name, valid) -> str:
 def require_known(what: str, wanted, valid, field: str | None = None, file=None) -> None:
     """Raise EcgError, which lists the `valid` names, for the first of `wanted` that is none; what: the word for one."""
     for name in wanted:
-        if name not in valid:
+        if isinstance(name, list | dict) or name not in valid:  # a list cannot be looked up in a set
             fix = f"{meant(name, valid)}use one of {', '.join(map(str, valid)) or 'none'}"
             raise EcgError(f"unknown {what} {name!r}", file=file, field=field or what, fix=fix)
 

@@ -72,9 +72,10 @@ def convert_all(files, out, lead_names=None, keep=(), number: bool = False, prog
 
     number: name the records ecg00001, ... in the order of the files instead of by their files.
     progress: function of (files done, files). Returns the table, and an EcgError for each file that was refused.
+    Hidden files (.DS_Store, ._a.xml of macOS) are left out; `attrs["hidden"]` of the table counts them.
     Raises EcgError for a folder that holds other things, for two files of one record name, and where nothing is read.
     """
-    paths = [path for file in map(Path, files) for path in (sorted(walk(file)) if file.is_dir() else [file])]
+    paths, hidden = _listed(files)
     names = [f"ecg{i:05d}" if number else record_name(path) for i, path in enumerate(paths, 1)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         both = [str(path) for path, name in zip(paths, names, strict=True) if name == twice[0]]
@@ -93,8 +94,19 @@ def convert_all(files, out, lead_names=None, keep=(), number: bool = False, prog
         if not rows:
             raise refused[0] if refused else EcgError("no file", file=files[0], fix="name files of ECGs")
         table = pd.DataFrame(rows)
+        table.attrs["hidden"] = hidden
         write_csv(table, folder / LIST)
     return table, refused
+
+
+def _listed(files) -> tuple[list[Path], int]:
+    """The files, and those below folders, and how many hidden ones (.name) were left out."""
+    paths, hidden = [], 0
+    for file in map(Path, files):
+        found = walk(file) if file.is_dir() else [file]
+        shown = [path for path in found if not path.name.startswith(".")]
+        paths, hidden = paths + shown, hidden + len(found) - len(shown)
+    return paths, hidden
 
 
 def _row(recording: Recording, file: str, keep) -> dict:

@@ -12,6 +12,7 @@ from ecglib import EcgError
 
 KEY = ".key"  # in a folder that a command has not finished: locked while it writes, and what the content came from
 LITTER = (".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini")  # left by file managers and Jupyter
+MARKUP = {ord(sign): f"&#{ord(sign)};" for sign in "&<>|[]`"}  # what makes HTML, cells and links of text in Markdown
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Text that a spreadsheet runs; not a lone sign, a number with one, or a difference with its interval and p.
 _NUMBER = r"\s*[+-]?\d*\.?\d+(e[+-]?\d+)?\s*"
@@ -175,6 +176,11 @@ def _harmless(cell):
     return f"'{shown}" if FORMULA.match(shown) else shown
 
 
+def plain(text: str) -> str:
+    """Text from files as Markdown and HTML show it: on one line, nothing in it a tag, a link or the end of a cell."""
+    return " ".join(text.split()).translate(MARKUP)
+
+
 def replace_folder(finished: Path, out: Path, wrote) -> None:
     """Put the folder `finished` in the place of `out`, after its files (not those of its folders) are on the disk.
 
@@ -251,11 +257,22 @@ def walk(root: Path) -> list[Path]:
     return sorted(found)
 
 
+def beside(path, ending: str) -> Path | None:
+    """The file of a record, path without extension, with an ending (".mat") in small or large letters; None: none."""
+    found = (Path(f"{path}{one}") for one in (ending, ending.upper()))
+    return next((file for file in found if file.is_file()), None)
+
+
 def headers(root: Path) -> tuple[list[Path], int]:
     """WFDB headers (.hea, .HEA) below a folder, as `walk` finds them; and how many others macOS left there (._name)."""
     found = [path for path in walk(root) if path.suffix in (".hea", ".HEA")]
     kept = [path for path in found if not path.name.startswith("._")]
     return kept, len(found) - len(kept)
+
+
+def rubbish(folder, number: int) -> str:
+    """What is said of so many headers of macOS (._name) that `headers` left out below a folder."""
+    return f"{folder}: {number:,} files ._*.hea of macOS are no records and are left out"
 
 
 def fingerprint(root: Path, *, content: bool) -> list[str]:

@@ -53,6 +53,7 @@ class Tracings:
     table: pd.DataFrame
     signals: Callable
     prints: list[str]  # of all samples (int32 microvolt) of each window
+    note: str = ""  # what was left out
 
 
 def of_cohort(packed: cohort.Cohort) -> Tracings:
@@ -72,12 +73,14 @@ def of_folder(root, seconds: float = 10.0) -> Tracings:
     Who they are of is not known, but where the headers say it as those of the MIT-BIH Arrhythmia Database do.
     Raises EcgError where there are none, and for a record that cannot be read.
     """
-    paths, _ = files.headers(Path(root))
+    paths, n_rubbish = files.headers(Path(root))
     if not paths:
         raise EcgError("neither a packed cohort nor a folder with WFDB headers", file=root, fix="name one of them")
     bases = _without_segments([path.with_suffix("") for path in paths])
     recordings = [_beginning(wfdb_io.read(base), seconds) for base in bases]
-    return of_recordings(Path(root).name, recordings, [base.relative_to(root).as_posix() for base in bases], seconds)
+    names = [base.relative_to(root).as_posix() for base in bases]
+    note = files.rubbish(root, n_rubbish) if n_rubbish else ""
+    return replace(of_recordings(Path(root).name, recordings, names, seconds), note=note)
 
 
 def _without_segments(bases: list[Path]) -> list[Path]:

@@ -368,10 +368,15 @@ def _require_types(settings: Settings) -> None:
         require_type(name, getattr(settings, name), kind, what)
 
 
-def plan(fs, seconds, leads, windows: str, fs_tolerance: float = 0.0) -> Plan:
-    """What is stored of each recording; EcgError for windows, lengths, rates and leads that cannot be."""
+def require_tolerance(fs_tolerance) -> None:
+    """EcgError for what is no part of a rate below a tenth."""
     if not (isinstance(fs_tolerance, (int, float)) and 0 <= fs_tolerance < 0.1):
         raise EcgError(f"fs_tolerance={fs_tolerance!r}", field="fs_tolerance", fix="a part of the rate, such as 0.0001")
+
+
+def plan(fs, seconds, leads, windows: str, fs_tolerance: float = 0.0) -> Plan:
+    """What is stored of each recording; EcgError for windows, lengths, rates and leads that cannot be."""
+    require_tolerance(fs_tolerance)
     require_known("windows", [windows], WINDOWS)
     if not (fs > 0 and seconds > 0 and round(fs * seconds) > 0):
         raise EcgError(f"no window of {seconds} s at {fs} Hz", field="seconds")

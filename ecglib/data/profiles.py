@@ -33,10 +33,11 @@ class Profile:
     clip: float = 0.0
     eps: float = 1e-8
 
-    def apply(self, x: np.ndarray, fs: float) -> np.ndarray:
+    def apply(self, x: np.ndarray, fs: float, tolerance: float = 0.0) -> np.ndarray:
         """x (..., lead, time) in mV at fs Hz -> float32 (..., lead, fs * seconds of the profile).
 
         NaN counts as 0; a longer signal is cut to its first `seconds`; a shorter one is normalised, then zero-padded.
+        tolerance: of `filters.ratio`.
         """
         x = np.asarray(x, np.float32)[..., : ceil(self.seconds * fs)]
         if not np.isfinite(x.sum()):
@@ -45,7 +46,7 @@ class Profile:
         if self.linear and fs != self.fs:
             x, fs = _linear(x, fs, self.fs), self.fs
         filters = (("notch", 30, float(self.notch)),) if self.notch and self.notch < fs / 2 else ()
-        x = filtered(x, fs, self.fs, filters + butterworth(*self.band, fs, self.order))[..., :n_times]
+        x = filtered(x, fs, self.fs, filters + butterworth(*self.band, fs, self.order), tolerance)[..., :n_times]
         if self.median_s:
             x -= _running_median(x, round(self.median_s * self.fs) + 1)
         x = normalised(x, self.normalise, self.eps)

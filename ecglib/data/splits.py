@@ -4,11 +4,12 @@ Order comes from SHA-256 of the seed and the patient id, so that no random gener
 """
 
 import hashlib
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
 
-from ecglib import EcgError, require_known
+from ecglib import EcgError, require_known, require_type
 from ecglib.data.labels import PRESENT
 
 SPLITS = ("pretrain", "train", "val", "test", "external")
@@ -44,6 +45,7 @@ def assign(records: pd.DataFrame, fractions: dict[str, float], seed: int = 0, la
     fractions: split name -> share of the patients, summing to 1. labels: states, one row per record in the same order,
     by whose rarest present one the patients are spread evenly. Raises EcgError for other shares or names.
     """
+    require_type("seed", seed, Integral, "whole number")
     require_known("split", fractions, SPLITS, "fractions")
     if abs(sum(fractions.values()) - 1) > 1e-9 or min(fractions.values()) < 0:
         raise EcgError(f"shares must be positive and sum to 1: {fractions}", field="fractions")

@@ -19,7 +19,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 import unicodedata
 from dataclasses import replace
@@ -172,7 +171,7 @@ def with_files(records: pd.DataFrame, table: Path, present=None, ending: str = "
     ending: of the file that is missed, for the message. Raises EcgError where no recording is there.
     """
     if present is None:
-        present = [os.path.isfile(f"{path}.hea") or os.path.isfile(f"{path}.HEA") for path in records.path]
+        present = [files.beside(path, ".hea") is not None for path in records.path]
     present = np.array(present, bool)
     if not present.any():
         fix = f"fetch the recordings, such as {Path(records.path.iloc[0]).name}{ending}" if len(records) else None

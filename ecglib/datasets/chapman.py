@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import io
 
 from ecglib import EcgError, datasets, require_known
+from ecglib.data import files
 from ecglib.data import labels as vocabulary
 from ecglib.data.recording import LEADS as LEADS
 from ecglib.data.recording import Recording, canonical, varies
@@ -45,7 +46,7 @@ def records(root, *, label_set: str = "harmonised") -> pd.DataFrame:
     and R axis (degrees) of the device. Raises EcgError for an acronym that the corpus does not have.
     """
     table = _table(root, label_set)
-    places = {file.stem: file.with_suffix("") for file in Path(root).resolve().rglob("MUSE_*")}
+    places = {file.stem: file.with_suffix("") for file in files.walk(Path(root).resolve())}
     out = pd.DataFrame({"record_id": table.FileName.to_numpy(str), "patient_id": table.FileName.to_numpy(str)})
     out["path"] = [str(places.get(name, Path(root).resolve() / name)) for name in out.record_id]
     people = [datasets.person(age, sex) for age, sex in zip(table.PatientAge, table.Gender, strict=True)]
@@ -78,7 +79,7 @@ def read(row) -> Recording:
     file = _file(path)
     if file is None:
         raise EcgError("no such recording", file=f"{path}.csv", fix="fetch ECGData of the corpus")
-    leads, signal = _mat(file) if file.suffix == ".mat" else _csv(file)
+    leads, signal = _mat(file) if file.suffix.lower() == ".mat" else _csv(file)
     if signal.ndim != 2 or signal.shape[1] != len(LEADS):
         raise EcgError(
             f"samples of shape {signal.shape}, not 12 columns", file=file, field="leads", fix="fetch it again"
@@ -89,7 +90,7 @@ def read(row) -> Recording:
 
 
 def _file(path) -> Path | None:
-    return next((f for ending in (".csv", ".mat") if (f := Path(f"{path}{ending}")).is_file()), None)
+    return files.beside(path, ".csv") or files.beside(path, ".mat")
 
 
 def _mat(file: Path) -> tuple[tuple[str, ...], np.ndarray]:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ecglib import EcgError, datasets
+from ecglib.data import files, splits
 from ecglib.data import labels as vocabulary
-from ecglib.data import splits
 from ecglib.data.recording import LEADS as LEADS
 from ecglib.data.recording import Recording, varies
 
@@ -45,7 +45,7 @@ def records(root, *, seed: int = 0) -> pd.DataFrame:
     out["split"] = splits.assign(out, FRACTIONS, seed, states)
     out = out.assign(age=np.nan, sex="", report="")
     out.attrs["notes"] = [NOTE]
-    if any(Path(f"{path}.hea").is_file() for path in out.path):
+    if any(files.beside(path, ".hea") for path in out.path):
         return datasets.with_files(out, folder)
     present = [Path(f"{path}.txt").is_file() for path in out.path]
     if not any(present):
@@ -68,7 +68,7 @@ def read(row) -> Recording:
     """
     path, record_id = datasets.cell(row, "path"), str(datasets.cell(row, "record_id"))
     text = Path(f"{path}.txt")
-    if Path(f"{path}.hea").is_file() or not text.is_file():
+    if files.beside(path, ".hea") or not text.is_file():
         return datasets.load(row)
     try:
         table = np.loadtxt(text, delimiter=",", ndmin=2)

@@ -22,6 +22,7 @@ import pandas as pd
 from scipy import io
 
 from ecglib import EcgError, datasets, require_known
+from ecglib.data import files
 from ecglib.data import labels as vocabulary
 from ecglib.data.recording import LEADS as LEADS
 from ecglib.data.recording import Recording, canonical, varies
@@ -64,7 +65,7 @@ def records(root, *, corpus: str | None = None, label_set: str = "harmonised") -
     out = out.assign(split="external", age=np.nan, sex="", report="", codes="")
     notes = [NOTE + (f", although {SEVERAL[corpus]}" if corpus in SEVERAL else "")]
     out.attrs["notes"] = notes
-    present = [Path(f"{path}.hea").is_file() and Path(f"{path}.mat").is_file() for path in out.path]
+    present = [bool(files.beside(path, ".hea") and files.beside(path, ".mat")) for path in out.path]
     out = datasets.with_files(out, root, present)
     said = [datasets.header_comments(path) for path in out.path]
     people = [datasets.person(one.get("age", ""), one.get("sex", "")) for one in said]
@@ -113,10 +114,10 @@ def _listed(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise EcgError("no such folder", file=root, fix="give the folder of the corpus")
     found = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix in (".hea", ".mat"):
+    for path in files.walk(root):
+        if path.suffix.lower() in (".hea", ".mat"):
             found.setdefault(path.stem, path.with_suffix(""))
-        elif path.name == "RECORDS" and path.is_file():
+        elif path.name == "RECORDS":
             for line in path.read_text("utf-8").split():
                 if _NAME.fullmatch(Path(line).name):
                     found.setdefault(Path(line).name, path.parent / line)
@@ -165,19 +166,19 @@ def _marked(tokens: pd.DataFrame, corpus: str) -> pd.DataFrame:
 def _misstated(path) -> bool:
     """Whether the header of a record is one of those of 2020 that give a gain to counts in microvolt."""
     match = _NAME.fullmatch(Path(path).name)
-    if not match or match[1] not in MISSTATED or not Path(f"{path}.hea").is_file():
+    if not match or match[1] not in MISSTATED or not (header := files.beside(path, ".hea")):
         return False
-    lines = Path(f"{path}.hea").read_text("latin-1").splitlines()[1:2]
+    lines = header.read_text("latin-1").splitlines()[1:2]
     return bool(lines) and lines[0].split()[2:3] == [f"{MISSTATED[match[1]]}/mV"]
 
 
 def _in_microvolt(row, path: str) -> Recording:
     """A record of 2020 with the leads and the rate that its header names, its counts taken as microvolt."""
-    header = Path(f"{path}.hea")
+    header, signals = files.beside(path, ".hea"), files.beside(path, ".mat") or f"{path}.mat"
     lines = [line.split() for line in header.read_text("latin-1").splitlines() if line.strip()]
     leads = [line[-1] for line in lines[1:] if not line[0].startswith("#")]
     try:
-        counts = io.loadmat(f"{path}.mat")["val"]
+        counts = io.loadmat(signals)["val"]
         fs, n_times = float(lines[0][2]), int(lines[0][3])
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise EcgError(f"not a record of the Challenge: {error}", file=header, fix="fetch it again") from error

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import io
 
 from ecglib import EcgError, datasets, require_known
+from ecglib.data import files
 from ecglib.data import labels as vocabulary
 from ecglib.data.recording import LEADS as LEADS
 from ecglib.data.recording import Recording, varies
@@ -56,9 +57,9 @@ def records(root, *, label_set: str = "harmonised") -> pd.DataFrame:
     out = _of_table(root, table) if published else _of_headers(root)
     out = out.assign(split="external", age=np.nan, sex="", report="", classes=out.pop("classes"))
     out.attrs["notes"] = [NOTE]
-    files = [".mat"] if published else [".hea", ".mat"]
-    present = [all(Path(f"{path}{ending}").is_file() for ending in files) for path in out.path]
-    out = datasets.with_files(out, table if published else root, present, files[0])
+    endings = [".mat"] if published else [".hea", ".mat"]
+    present = [all(files.beside(path, ending) for ending in endings) for path in out.path]
+    out = datasets.with_files(out, table if published else root, present, endings[0])
     people = [_person(path) for path in out.path]
     out["age"], out["sex"] = [age for age, _ in people], [sex for _, sex in people]
     if not published:
@@ -85,7 +86,7 @@ def read(row) -> Recording:
     Raises EcgError for a file that is no structure ECG with twelve leads.
     """
     path = datasets.cell(row, "path")
-    if Path(f"{path}.hea").is_file() or not Path(f"{path}.mat").is_file():
+    if files.beside(path, ".hea") or not files.beside(path, ".mat"):
         return datasets.load(row)
     signal = np.asarray(_structure(path)["data"], np.float32)
     if signal.ndim != 2 or len(signal) != len(LEADS):
@@ -103,7 +104,7 @@ def _of_table(root: Path, path: Path) -> pd.DataFrame:
         wrong = ~cells.isin(names) & ~datasets.is_unknown(cells)
         datasets.refuse(cells[wrong | (cells.eq("") & (column == numbers[0]))], path, "{} is no class", "1 to 9")
     classes = ["|".join(names[cell] for cell in row if cell in names) for row in table[numbers].to_numpy()]
-    places = {file.stem: file.with_suffix("") for file in root.rglob("*.mat")}
+    places = {file.stem: file.with_suffix("") for file in files.walk(root) if file.suffix.lower() == ".mat"}
     out = pd.DataFrame({"record_id": table.Recording.to_numpy(str)})
     out["patient_id"] = out.record_id
     out["path"] = [str(places.get(name, root / name)) for name in out.record_id]
@@ -111,7 +112,8 @@ def _of_table(root: Path, path: Path) -> pd.DataFrame:
 
 
 def _of_headers(root: Path) -> pd.DataFrame:
-    places = {file.stem: file.with_suffix("") for file in root.rglob("A*") if file.suffix in (".hea", ".mat")}
+    found = [file for file in files.walk(root) if file.suffix.lower() in (".hea", ".mat")]
+    places = {file.stem: file.with_suffix("") for file in found if file.name.startswith("A")}
     if not places:
         raise EcgError("no REFERENCE.csv and no header", file=root, field="records", fix="give the folder with A0001")
     names = sorted(places)
@@ -121,7 +123,7 @@ def _of_headers(root: Path) -> pd.DataFrame:
 
 def _person(path: str) -> tuple[float, str]:
     """Age and sex, as the header says, or the structure."""
-    said = datasets.header_comments(path) if Path(f"{path}.hea").is_file() else _structure(path)
+    said = datasets.header_comments(path) if files.beside(path, ".hea") else _structure(path)
     return datasets.person(str(said.get("age", "")), str(said.get("sex", "")))
 
 
@@ -136,7 +138,7 @@ def _classes(path: str) -> str:
 
 def _structure(path) -> dict:
     """The fields sex, age and data of a file of the published form; EcgError where it is none."""
-    file = f"{path}.mat"
+    file = files.beside(path, ".mat") or f"{path}.mat"
     try:
         found = io.loadmat(file, squeeze_me=True)["ECG"]
         return {name: found[name].item() for name in ("sex", "age", "data")}

@@ -12,9 +12,9 @@ column one is dealt by patient; both are noted. age, sex and report are used whe
 travel along as metadata.
 
 Nothing is guessed: the columns of the first line are found in any capitals, and any other that looks like one of them
-(`patient_id`, `fold`, `gender`) stops until an option says what it is. Without the option `labels` a column that could
-be a label or a code stops too: numbers beside 0 and 1, a 2 in a column whose name no vocabulary has. What was taken
-for what is in `attrs["read_as"]` of the records.
+(`patient_id`, `fold`, `gender`, or cells such as train and test alone) stops until an option says what it is. Without
+the option `labels` a column that could be a label or a code stops too: numbers beside 0 and 1, a 2 in a column whose
+name no vocabulary has. What was taken for what is in `attrs["read_as"]` of the records.
 """
 
 import ast
@@ -67,18 +67,24 @@ OPTIONS = {
 FORMATS = ("names", "list", "states", "likelihoods")
 _ROLES = ("record", "id", "patient", "split", "age", "sex", "report")
 # Other words for the columns, without capitals, digits and signs.
-_ID = "(?:id|ids|identifier|ident|no|nr|num|number|nummer|code|key|name|hash|uid|index)"
+_ID = "(?:id|ids|identifier|ident|no|nr|num|number|nummer|code|key|name|hash|uid|uuid|guid|index)"
 _PATIENT = (
     "pa[tc]ien(?:t|ts|te|ten|tes)|subjects?|sujeto?|persons?|participants?|individuals?|volunteers?|probands?|mrn"
 )
-_SETS = "splits?|folds?|subset|partition|trainset|testset|train|training|val|validation|test"
+_MADE = "(?:id|anon[a-z]*|pseudo[a-z]*|de?ident[a-z]*|deid|hash(?:ed)?|encrypted|uni(?:que|versal)|study)"
+_SHORT = "(?:(?:pat|pt|subj|sub)(?:id|no|nr|num|number|uid|uuid)|p(?:id|no|nr))"
+_CASE = "(?:case|chart)(?:id|no|nr|num|number)|(?:hospital|nhs)(?:no|nr|num|number)|empi"
+_SETS = "splits?|folds?|subset|partition|trainset|testset|train|training|val|validation|test|holdout|heldout"
+_HOW = "(?:data|set|cv|k|strat[a-z]*|official|recommended|random|is|ml)"
 _ALIKE = {
-    "patient": f"(?:id|anon[a-z]*|pseudo|study)?(?:{_PATIENT}){_ID}?|(?:pat|pt|p|subj|sub)(?:id|no|nr)",
-    "split": f"(?:data|set|cv|k|strat[a-z]*|official|recommended|random|is|train)*(?:{_SETS}){_ID}?|set",
+    "patient": f"{_MADE}{{0,3}}(?:{_PATIENT}){_ID}{{0,2}}|{_SHORT}|{_CASE}",
+    "split": f"{_HOW}{{0,4}}(?:{_SETS}){{1,4}}(?:set|{_ID})?|set",
     "age": "(?:patient)?age(?:in)?(?:years?|yrs?|y)?(?:at[a-z]*)?",
     "sex": "(?:patient)?(?:sex|gender)(?:code)?",
     "report": "(?:ecg)?reports?(?:text)?",
 }
+# Cells that name parts of a study, without signs and digits: a column of them is a split, whatever its name.
+_PARTS = re.compile("train(ing)?(set)?|val(id(ation)?)?(set)?|dev(elopment)?(set)?|test(ing)?(set)?|h[oe]ldout(set)?")
 # Words in the names of columns that hold 0 and 1 and are no finding of an ECG.
 _NO_LABEL = set(
     "site visit device center centre hospital clinic ward department icu inpatient outpatient nurse operator reader "
@@ -168,6 +174,7 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     require_known("option", options, OPTIONS, "options")
     use = SimpleNamespace(**(OPTIONS | options))
     require_known("corpus", [use.corpus] if use.corpus else [], datasets.CORPORA)
+    require_known("vocabulary", [use.vocabulary] if use.vocabulary else [], vocabulary.SOURCES)
     require_known("labels_format", [use.labels_format], FORMATS)
     for name in ("lead_names", "sex_codes", "where"):
         if not isinstance(getattr(use, name) or {}, dict):
@@ -175,10 +182,12 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     for name in (*_ROLES, "csv", "extra", "label_separator"):
         if not isinstance(getattr(use, name), str | (str if name == "csv" else None)):
             raise EcgError(f"{getattr(use, name)!r} is no text", field=name, fix="write one name, a number in quotes")
+    path = Path(root) / use.csv
+    for name in ("labels", "drop"):
+        _require_columns_named(name, getattr(use, name), path)
     for name, lead in (use.lead_names or {}).items():
         canonical(lead or "I", file=f"lead_names: {name}")
     use.drop = [use.drop] if isinstance(use.drop, str) else list(use.drop or ())
-    path = Path(root) / use.csv
     if not path.is_file():
         fix = f"put it into {root}, or say where it lies as seen from there: --option csv=../records.csv"
         raise EcgError("no such table", file=path, field="csv", fix=fix)
@@ -193,6 +202,17 @@ def _open(root, options: dict) -> tuple[pd.DataFrame, Path, SimpleNamespace]:
     if table.empty:
         raise EcgError("no records in the table", file=path, fix="add a row per record")
     return _chosen(table, use.where or {}, path), path, use
+
+
+def _require_columns_named(option: str, value, path: Path) -> None:
+    """EcgError where an option of names of columns is neither None, nor a text, nor a list of some texts."""
+    names = [value] if isinstance(value, str) else value
+    if not (names is None or (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names))):
+        fix = f"write {option}=[A, B], a number or a word such as NO or true in quotes"
+        raise EcgError(f"{value!r} is no list of columns", file=path, field=option, fix=fix)
+    if option == "labels" and value is not None and not value:
+        fix = "name the columns, labels=[A, B], or leave the option out"
+        raise EcgError("no column is named", file=path, field=option, fix=fix)
 
 
 def _joined(table: pd.DataFrame, extra: Path, use: SimpleNamespace, path: Path) -> pd.DataFrame:
@@ -238,6 +258,8 @@ def _find_columns(table: pd.DataFrame, use: SimpleNamespace, options: dict, path
     taken = {*(getattr(use, role) for role in _ROLES), *labels, *(use.where or {})}
     for role in _ALIKE:
         alike = [c for c in table if c not in taken and _looks_like(c, role)]
+        if role == "split":
+            alike += [c for c in table if c not in {*taken, *alike} and _names_parts(table[c])]
         if alike and role not in options and (role in ("patient", "split") or not getattr(use, role)):
             ways = [f"{role}={c}" for c in (getattr(use, role), *alike) if c]
             fix = f"say which it is: {', '.join(ways)}, or {role}=null for none"
@@ -246,6 +268,12 @@ def _find_columns(table: pd.DataFrame, use: SimpleNamespace, options: dict, path
 
 def _looks_like(name: str, role: str) -> bool:
     return bool(re.fullmatch(_ALIKE[role], re.sub("[^a-z]", "", name.lower())))
+
+
+def _names_parts(cells: pd.Series) -> bool:
+    """Whether all cells that are known name a part of a study, such as train, valid and test."""
+    known = cells[~datasets.is_unknown(cells)].unique()
+    return len(known) > 0 and all(_PARTS.fullmatch(re.sub(r"[\W\d_]", "", cell.lower())) for cell in known)
 
 
 def _chosen(table: pd.DataFrame, where: dict, path: Path) -> pd.DataFrame:

@@ -53,6 +53,7 @@ def records(
     """
     require_known("site", [site], SITES)
     require_known("stated_by", [stated_by], STATED_BY)
+    _require_years(years)
     folder = Path(root).resolve() / site
     path = folder / "metadata/metadata.csv"
     columns = ["FileName", "BDSPPatientID", "AgeAtAcquisition", SITES[site]]
@@ -84,6 +85,14 @@ def labels(root, records: pd.DataFrame, **_) -> pd.DataFrame:
     states = states.loc[:, (states == vocabulary.PRESENT).any()]
     states.attrs = {}
     return states
+
+
+def _require_years(years) -> None:
+    """EcgError where `years` is neither None nor a list of years."""
+    if not (years is None or isinstance(years, list | tuple)) or not all(
+        re.fullmatch(r"(19|20)\d\d", str(year)) for year in years or ()
+    ):
+        raise EcgError(f"{years!r} is no list of years", field="years", fix="write years=[2018, 2019]")
 
 
 def _plain(name: str) -> str:

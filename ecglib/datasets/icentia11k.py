@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import EcgError, datasets, require_known
-from ecglib.data import annotations, splits, wfdb_io
+from ecglib.data import annotations, files, splits, wfdb_io
 from ecglib.data import labels as vocabulary
 from ecglib.data.annotations import Interval
 from ecglib.data.long_recording import LongRecording
@@ -56,7 +56,8 @@ def records(root, *, segment_s: float = 60.0, every_s: float = 600.0, seed: int 
         fix = "above 0 s, and not longer than every_s, which is 1 s or more"
         raise EcgError(f"segments of {segment_s!r} s every {every_s!r} s", field="segment_s", fix=fix)
     root = Path(root).resolve()
-    marked = sorted(path.with_suffix("") for path in root.glob("**/p*_s*.atr") if NAME.fullmatch(path.stem))
+    found = [path for path in files.walk(root) if path.suffix.lower() == ".atr" and NAME.fullmatch(path.stem)]
+    marked = sorted(path.with_suffix("") for path in found)
     if not marked:
         raise EcgError("no record here", file=root, field="records", fix="fetch a part, such as --only 'p00/p00000/*'")
     whole = pd.DataFrame({"path": [str(path) for path in marked], "recording": [path.name for path in marked]})
@@ -106,7 +107,7 @@ def _opened(path) -> LongRecording:
 
 def _segments(one: dict, segment_s: float, every_s: float) -> pd.DataFrame:
     """The whole segments of a record, with rhythm and beats of each."""
-    recording, marks = _opened(one["path"]), annotations.read(f"{one['path']}.atr")
+    recording, marks = _opened(one["path"]), annotations.read(files.beside(one["path"], ".atr"))
     seconds = recording.n_times / recording.fs
     start = np.arange(0, max(seconds - segment_s, -1) + 0.5 / recording.fs, every_s)
     out = pd.DataFrame({"record_id": [f"{one['recording']}-{round(at):05d}" for at in start]})

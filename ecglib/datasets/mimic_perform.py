@@ -64,11 +64,11 @@ def labels(root, records: pd.DataFrame, **_) -> pd.DataFrame:
 def leads(*, signal: str = "pulse", lead: str | None = None, **_) -> tuple[str, ...]:
     """The name of the one channel: I for the pulse wave, `lead` for the ECG; EcgError where that is not said."""
     require_known("signal", [signal], SIGNALS)
+    require_known("lead", [lead] if lead else [], STANDARD, "lead")
     if signal == "pulse":
         return ("I",)
     if not lead:
         raise EcgError("the tables do not say which lead the ECG is", field="lead", fix="lead=II, where it is that one")
-    require_known("lead", [lead], STANDARD, "lead")
     return (lead,)
 
 

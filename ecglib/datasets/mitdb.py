@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import datasets, require_known
-from ecglib.data import annotations
+from ecglib.data import annotations, files
 from ecglib.data import labels as vocabulary
 from ecglib.data.recording import Recording
 
@@ -61,7 +61,7 @@ def records(root) -> pd.DataFrame:
     out = pd.DataFrame({"record_id": ids, "patient_id": [SAME_PERSON.get(name, name) for name in ids]})
     out["path"] = [str(root / name) for name in ids]
     out["split"] = ["" if name in SAME_PERSON else SPLIT[HALF[name]] for name in ids]
-    about = [_about(Path(f"{path}.hea")) for path in out.path]
+    about = [_about(files.beside(path, ".hea")) for path in out.path]
     out["age"], out["sex"] = [age for age, _ in about], [sex for _, sex in about]
     out = out.assign(report="", half=[HALF[name] for name in ids])
     out.attrs["notes"] = [NOTE]
@@ -83,9 +83,9 @@ def read(row) -> Recording:
     return datasets.load(row, rename={"MLII": "II"})
 
 
-def _about(header: Path) -> tuple[float, str]:
+def _about(header: Path | None) -> tuple[float, str]:
     """Age in years and sex of the first comment of a header ("# 69 M 1085 1629 x1"); NaN and "" where unknown."""
-    lines = header.read_text("latin-1").splitlines() if header.is_file() else []
+    lines = header.read_text("latin-1").splitlines() if header else []
     words = next((line.strip("# ").split() for line in lines if line.startswith("#")), [])
     if len(words) < 2 or words[1] not in ("M", "F"):
         return np.nan, ""

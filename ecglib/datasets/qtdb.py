@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import datasets
-from ecglib.data import annotations, wfdb_io
+from ecglib.data import annotations, files, wfdb_io
 from ecglib.data import labels as vocabulary
 from ecglib.data.recording import Recording, standard
 
@@ -73,7 +73,7 @@ def _lead(name: str) -> str:
 
 def _about(path: str) -> tuple[float, str]:
     """Age in years and sex of a comment of the header ("69 M 1085 1629 x1"); NaN and "" where unknown."""
-    if not Path(f"{path}.hea").is_file():
+    if not files.beside(path, ".hea"):
         return np.nan, ""
     found = next((m for line in wfdb_io.comments(path) if (m := re.match(r"(\d+|-1) ([MF])\b", line))), None)
     return datasets.person(found[1], found[2]) if found else (np.nan, "")

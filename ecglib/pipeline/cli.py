@@ -296,6 +296,8 @@ def convert(files, out, lead_names, keep, number):
     for error in refused:
         print(error, file=sys.stderr)
     print(f"{len(done)} records in {out}, {len(refused)} files refused; the list is records.csv")
+    if hidden := done.attrs["hidden"]:
+        print(f"{hidden} hidden files (.name, as macOS leaves them) are no recordings and are left out")
     if refused:
         raise SystemExit(1)
 

@@ -110,7 +110,8 @@ def scan(places: list[str], out: Path | None, progress=None) -> str:
             f"two of them are called {twice[0]!r}", field="places", fix="give folders with names of their own"
         )
     pairs = leaks.copies(corpora, progress=progress)
-    lines = [leaks.summary(corpora, pairs).to_string(index=False)]
+    lines = [tracings.note for tracings in corpora if tracings.note]
+    lines += [leaks.summary(corpora, pairs).to_string(index=False)]
     for tracings in corpora:
         people = leaks.patients(tracings)
         lines += [f"one person, {tracings.name}: {row.records} {row.splits}".rstrip() for row in people.itertuples()][

@@ -32,6 +32,11 @@ _LEAD_NAMES = click.option(
 )
 
 
+_FS_TOLERANCE = click.option(
+    "--fs-tolerance", default=0.0, show_default=True, help="part by which a rate (249.89 Hz) may be off a simple ratio"
+)
+
+
 def _models() -> list[str]:
     from ecglib import zoo
 
@@ -94,6 +99,7 @@ def _verify(packs, names) -> None:
 @click.option("--head", is_flag=True, help="the probabilities of the model's own statements too")
 @click.option("--crop", default="", metavar="SECONDS", help="of one input, or `published` (default: as on the card)")
 @_LEAD_NAMES
+@_FS_TOLERANCE
 @click.option("--records", default="**/*.hea", show_default=True, metavar="GLOB", help="which headers")
 @PART
 @_weight_options
@@ -239,12 +245,14 @@ def fit(cohort, out, **options):
 )
 @PART
 @_LEAD_NAMES
+@_FS_TOLERANCE
 @_weight_options
-def predict(model, paths, out, plot, batch, records, detector, part, lead_names, **published):
+def predict(model, paths, out, plot, records, detector, part, lead_names, fs_tolerance, **more):
     """What a MODEL (a folder of `fit`, or zoo:ecgfounder) says of WFDB records: a table, or one record in words."""
     from ecglib import zoo
     from ecglib.pipeline import model_commands
 
+    batch, published = more.pop("batch"), more
     names = {name: lead or "" for name, lead in lead_names}
     if not out and (len(paths) > 1 or Path(paths[0]).is_dir()):
         raise EcgError("several records need a table", field="out", fix="add --out scores.csv")
@@ -256,9 +264,10 @@ def predict(model, paths, out, plot, batch, records, detector, part, lead_names,
     asked = model_commands.model(model, lambda name: _published(name, **published))
     if out:
         options = {"batch": batch, "pattern": records, "lead_names": names, "detector": detector, "part": part}
+        options["fs_tolerance"] = fs_tolerance
         model_commands.predicted(asked, paths, out, options, command_help.say)
     else:
-        model_commands.told(asked, paths[0], plot, names, detector)
+        model_commands.told(asked, paths[0], plot, names, detector, fs_tolerance)
 
 
 @click.command()

@@ -55,11 +55,11 @@ def predicted(asked, paths, out: str, options: dict, progress) -> None:
     print(f"{out}: {done['records']:,} records, {done['refused']:,} refused, {done['records_per_s']:.3g} records/s")
 
 
-def told(asked, path: str, plot: str, lead_names: dict, detector: str = "") -> None:
+def told(asked, path: str, plot: str, lead_names: dict, detector: str = "", fs_tolerance: float = 0.0) -> None:
     """`ecglib predict` of one record: a table, and with --plot the sheet with the calls."""
     if plot:
         one_ecg.picture_file(plot)
-    recording, facts, table = predict.one(asked, path, lead_names, detector)
+    recording, facts, table = predict.one(asked, path, lead_names, detector, fs_tolerance)
     print(one_ecg.facts(recording))
     for name, words in (("missing_leads", "without"), ("quality", "quality"), ("out_of_profile", "out of profile")):
         if facts[name]:

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from ecglib import EcgError
-from ecglib.data.files import KEY, new_folder, write_atomic
+from ecglib.data.files import KEY, new_folder, plain, write_atomic
 from ecglib.pipeline.notebooks import page
 from ecglib.pipeline.schedule import LOGS
 
@@ -26,6 +26,7 @@ PDF = re.compile(r' ?<a href="[^"]+\.pdf">PDF</a>')  # for print: they stay in t
 HEAVY = re.compile(r'<a href="[^"]+\.(?:parquet|safetensors|npy|npz|pdf)">(.*?)</a>')  # their names alone
 LINK = re.compile(r'(?:href|src)="([^"#?]+)[^"]*"')
 PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
+MARKS = re.compile(r"[&<>|`\n]|\]\(")  # of HTML, cells and links in Markdown
 DONE = re.compile(r"^\[(?P<notebook>[\w-]+)\] done in (?P<seconds>\d+) s: (?P<folder>\S+)$", re.M)
 
 
@@ -40,7 +41,7 @@ def provenance(root: Path, results: Path) -> Path:
     total = (
         f"{times.seconds.sum() / 60:.0f} minutes of stages, several of them side by side" if len(times) else "No log"
     )
-    parts += ["## Minutes", f"{total}; a stage whose results were there took none.", times.to_markdown(index=False)]
+    parts += ["## Minutes", f"{total}; a stage whose results were there took none.", _table(times)]
     cell = {"cell_type": "markdown", "id": "cell-00", "metadata": {}, "source": "\n\n".join(parts)}
     notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     write_atomic(results / "provenance.html", page(notebook, report="report/index.html"))
@@ -69,13 +70,22 @@ def _parameters(root: Path, results: Path) -> list[str]:
     parts = ["## Parameters that differ from the commit"]
     for file in ("params.yaml", *(["real/params.yaml"] if results.name == "real" else [])):
         changed = _changed(root, file)
-        parts += [f"None in `{file}`."] if changed.empty else [f"In `{file}`:", changed.to_markdown(index=False)]
+        parts += [f"None in `{file}`."] if changed.empty else [f"In `{file}`:", _table(changed)]
     own = results.parent.resolve() / "params.yaml"
     if own.is_file() and own != root.resolve() / "params.yaml":
         rows = [(name, str(value)) for name, value in _flat(yaml.safe_load(own.read_text())).items()]
-        table = pd.DataFrame(rows, columns=["parameter", "value"]).to_markdown(index=False, disable_numparse=True)
-        parts += [f"## Parameters of this study, `{os.path.relpath(own, root.resolve())}`", table]
+        table = _table(pd.DataFrame(rows, columns=["parameter", "value"]), disable_numparse=True)
+        parts += [f"## Parameters of this study, `{os.path.relpath(own, root.resolve()).replace('`', '')}`", table]
     return parts
+
+
+def _table(frame: pd.DataFrame, **options) -> str:
+    """A table in Markdown, text of users in it as it is written; lists such as [1, 2] are no links and stay."""
+
+    def shown(cell):
+        return plain(cell) if isinstance(cell, str) and MARKS.search(cell) else cell
+
+    return frame.map(shown).to_markdown(index=False, **options)
 
 
 def _changed(root: Path, file: str) -> pd.DataFrame:

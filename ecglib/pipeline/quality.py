@@ -25,15 +25,15 @@ FLAGS = ("noisy", "noise_probability", "noise_reason")  # of a cohort, as in a t
 CHUNK = 32  # recordings a process judges at a time
 
 
-def judged(places: list[str], detector) -> Iterator[dict]:
+def judged(places: list[str], detector, say: Callable = print) -> Iterator[dict]:
     """A line for each recording, one in memory at a time: COLUMNS, where quality is good, noisy or not read.
 
     places: recordings (WFDB, or what `ecglib convert` reads) and folders of WFDB records; detector: file of
-    `kept_detector.write`. Raises EcgError, before any work, for a detector that cannot be read and a place that is no
-    recording.
+    `kept_detector.write`; say: told how many files of macOS are left out. Raises EcgError, before any work, for a
+    detector that cannot be read and a place that is no recording.
     """
     model, cut = kept_detector.read(detector)
-    for path in _recordings(places):
+    for path in _recordings(places, say):
         try:
             reader = device_formats if device_formats.is_device_file(path) else wfdb_io
             said = kept_detector.judge(model, reader.read(path), cut)
@@ -44,16 +44,18 @@ def judged(places: list[str], detector) -> Iterator[dict]:
         yield {"record": str(path), "quality": quality} | {name: said[name] for name in COLUMNS[2:]}
 
 
-def _recordings(places: list[str]) -> list[Path]:
+def _recordings(places: list[str], say: Callable) -> list[Path]:
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            headers = [path.with_suffix("") for path in files.headers(place)[0]]
+            headers, n_rubbish = files.headers(place)
             if not headers:
                 raise EcgError(
                     "no WFDB record below this folder", file=place, field="PLACES", fix="ecglib convert FILES"
                 )
-            found += headers
+            if n_rubbish:
+                say(files.rubbish(place, n_rubbish))
+            found += [path.with_suffix("") for path in headers]
         elif place.exists() or record_path(place).with_suffix(".hea").exists():
             found.append(place if device_formats.is_device_file(place) else record_path(place))
         else:

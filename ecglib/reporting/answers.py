@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ecglib.reporting.captions import plain, share
+from ecglib.data.files import plain
+from ecglib.reporting.captions import share
 from ecglib.reporting.methods import is_pretrained, kind
 from ecglib.reporting.tables import MACRO, UNTRAINED, main_differences, of_model, with_interval
 

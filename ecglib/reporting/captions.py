@@ -5,13 +5,6 @@ from ecglib.reporting.marks import marked
 from ecglib.reporting.methods import is_pretrained, spelt_out
 from ecglib.reporting.tables import MACRO, with_interval
 
-MARKUP = {ord(sign): f"&#{ord(sign)};" for sign in "&<>|[]`"}  # what makes HTML, cells and links of text in Markdown
-
-
-def plain(text: str) -> str:
-    """Text from files as Markdown and HTML show it: on one line, nothing in it a tag, a link or the end of a cell."""
-    return " ".join(text.split()).translate(MARKUP)
-
 
 def share(fraction: float) -> str:
     """A share of the training labels in percent."""

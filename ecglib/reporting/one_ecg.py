@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from ecglib import EcgError, require_known
-from ecglib.data.files import output_file, write_atomic
+from ecglib.data.files import output_file, plain, write_atomic
 from ecglib.data.labels import POSSIBLE, PRESENT, STATES
 from ecglib.data.quality import assess
 from ecglib.data.recording import varies
 from ecglib.data.rpeaks import r_peaks
 from ecglib.evaluation import metrics
 from ecglib.evaluation.predictions import MODEL, compared, observed
-from ecglib.reporting.captions import plain
 from ecglib.reporting.ecg_paper import ecg_paper
 from ecglib.reporting.methods import spelt_out
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ecglib import EcgError
-from ecglib.data.files import sha256
+from ecglib.data.files import plain, sha256
 from ecglib.data.notebook import links_from, track
 from ecglib.reporting import answers, figures, hero, style
-from ecglib.reporting.captions import plain, share
+from ecglib.reporting.captions import share
 from ecglib.reporting.methods import is_pretrained, kind
 from ecglib.reporting.tables import MACRO, of_model
 

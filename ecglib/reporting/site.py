@@ -11,10 +11,10 @@ import pandas as pd
 
 from ecglib import EcgError
 from ecglib.data import labels as vocabulary
+from ecglib.data.files import plain
 from ecglib.evaluation.metrics import SMALLER
 from ecglib.evaluation.predictions import BASELINES, NOBODY, OUT_OF_FOLD
 from ecglib.reporting import answers, literature, pretraining_seeds, published, task_figures
-from ecglib.reporting.captions import plain
 from ecglib.reporting.marks import HERE, HOME, footnote, marked
 from ecglib.reporting.methods import BASELINE_TITLES
 from ecglib.reporting.methods import title as _name

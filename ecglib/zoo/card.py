@@ -92,17 +92,19 @@ class Card:
             raise EcgError(f"{self.title} has no crops of {crop!r}", field="crop", fix=fix)
         return self if seconds == self.crop_s else replace(self, crop_s=seconds, whole=True)
 
-    def crops(self, x: np.ndarray, fs: float) -> np.ndarray:
+    def crops(self, x: np.ndarray, fs: float, tolerance: float = 0.0) -> np.ndarray:
         """The network's inputs from a whole recording: x (lead, time) in mV at fs Hz, leads in the card's order ->
-        float32 (crop, lead, samples), profiled. A remainder is dropped; for one shorter than a crop see `SHORT`."""
+        float32 (crop, lead, samples), profiled. A remainder is dropped; for one shorter than a crop see `SHORT`.
+        tolerance: of `filters.ratio`."""
         chain, step = self.chain, round(self.crop_s * fs)
         if self.whole:
-            y = replace(chain, seconds=x.shape[-1] / fs).apply(x, fs)
+            y = replace(chain, seconds=x.shape[-1] / fs).apply(x, fs, tolerance)
             number = y.shape[-1] // self.n_times
             crops = y[:, : number * self.n_times].reshape(len(x), number, -1).swapaxes(0, 1) if number else y[None]
         else:
             number = max(1, x.shape[-1] // step)
-            crops = np.stack([chain.apply(x[:, k * step : (k + 1) * step], fs) for k in range(number)])
+            parts = (x[:, k * step : (k + 1) * step] for k in range(number))
+            crops = np.stack([chain.apply(part, fs, tolerance) for part in parts])
         if x.shape[-1] < step and self.short == "masked":
             crops = crops[..., : round(x.shape[-1] * chain.fs / fs)]
         return np.ascontiguousarray(crops, np.float32)

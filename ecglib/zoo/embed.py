@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 import torch
 
 from ecglib import EcgError, __version__, zoo
-from ecglib.data import packing, wfdb_io
-from ecglib.data.files import claimed, csv_text, headers, output_file, write_atomic, write_csv
+from ecglib.data import filters, packing, wfdb_io
+from ecglib.data.files import claimed, csv_text, headers, output_file, rubbish, write_atomic, write_csv
 from ecglib.data.recording import canonical, standard
 from ecglib.data.shares import NOTE, Part
 from ecglib.zoo import array_jobs
@@ -56,6 +56,7 @@ def run(
     lead_names=None,
     progress=print,
     part="",
+    fs_tolerance: float = 0.0,
 ) -> dict:
     """Write features of every WFDB record below `folders` to `out` (.parquet), the refused ones to *.rejected.csv.
 
@@ -65,13 +66,14 @@ def run(
     batch: crops at a time; head: also the probabilities of the release's own statements.
     lead_names: {name in the files: standard name, or "" to leave the channel out}.
     progress: told lines of text, at the end on leads and refusals; part: "2/3" computes a share, for `merge`.
+    fs_tolerance: as of `packing.Settings`, for rates without a simple ratio to that of the model.
     Returns records, refused, kept (done by a run that was stopped), crops, records_per_s, and the seconds of all cores
     together in reading, preparing and network. Raises EcgError for input that cannot be, and where all was refused.
     """
     out = Path(out)
     if out.suffix != ".parquet":
         raise EcgError("the output is no .parquet file", file=out, field="out", fix="name it like features.parquet")
-    reader = Features(model, head)
+    reader = Features(model, head, fs_tolerance)
     options = dict(batch=batch, lead_names=lead_names, progress=progress, part=part)
     return stream(reader, folders, lambda: find(folders, pattern, progress), out, **options)
 
@@ -201,14 +203,14 @@ def find(folders, pattern: str = "**/*.hea", progress=print) -> list[tuple[int, 
     if not wanted or wanted[0] == "/":
         raise EcgError(f"{pattern!r} is no pattern", field="records", fix='try "**/*.hea"')
     for number, folder in enumerate(map(Path, folders)):
-        paths, rubbish = headers(folder) if folder.is_dir() else ([], 0)
+        paths, n_rubbish = headers(folder) if folder.is_dir() else ([], 0)
         paths = [path.relative_to(folder).with_suffix("") for path in paths]
         names = sorted(path.as_posix() for path in paths if _fits([*path.parts[:-1], f"{path.name}.hea"], wanted))
         if not names:
             reason = f"no record that fits {pattern}" if folder.is_dir() else "no such folder"
             raise EcgError(reason, file=folder, field="folder", fix="name a folder with WFDB headers (.hea) below it")
-        if rubbish:
-            progress(f"{folder}: {rubbish:,} files ._*.hea of macOS are no records and are left out")
+        if n_rubbish:
+            progress(rubbish(folder, n_rubbish))
         parts = {name: _segments(folder, name) for name in names}
         if len(parts) < len(names):
             raise EcgError("headers .hea and .HEA of one name", file=folder, field="record", fix="rename one")
@@ -256,15 +258,18 @@ class Features:
     there are per crop.
     """
 
-    def __init__(self, model, head: bool):
+    def __init__(self, model, head: bool, fs_tolerance: float = 0.0):
+        packing.require_tolerance(fs_tolerance)
         self.model, self.title, self.leads, self.size = model, model.card.title, model.card.leads, model.dim
-        self.schema, self.key = _schema(model, head), repr(model.card)
-        self.plan = packing.Plan(model.card.chain.fs, model.card.crop_s, model.card.leads, "all")
+        self.schema, self.key = with_tolerance(_schema(model, head), fs_tolerance), repr(model.card)
+        self.plan = packing.Plan(model.card.chain.fs, model.card.crop_s, model.card.leads, "all", fs_tolerance)
 
     def open(self, recording, many: int):
         """(the wanted leads, cells of the columns behind ROW, batches of `many` crops (crop, lead, time))."""
-        recording = packing.checked(recording, self.plan)
-        return recording, [], _crops(self.model.card, packing.filled(recording), recording.fs, many)
+        recording, card = packing.checked(recording, self.plan), self.model.card
+        if not card.chain.linear:
+            require_ratio(recording.fs, self.plan)
+        return recording, [], _crops(card, packing.filled(recording), recording.fs, many, self.plan.fs_tolerance)
 
     def values(self, crops: np.ndarray) -> np.ndarray:
         """Numbers (crop, size), whose mean over the crops of a record counts."""
@@ -278,6 +283,20 @@ class Features:
         if len(ROW) + len(columns) < len(self.schema):
             columns += list(said_of(self.model, z).T)
         return columns
+
+
+def with_tolerance(schema: pa.Schema, fs_tolerance: float) -> pa.Schema:
+    """The schema, whose metadata say by what part rates may be off, where they may."""
+    return schema.with_metadata({**schema.metadata, "fs_tolerance": f"{fs_tolerance:g}"}) if fs_tolerance else schema
+
+
+def require_ratio(fs: float, plan: packing.Plan) -> None:
+    """EcgError with the option of `embed` and `predict` where a rate has no ratio to that of a plan."""
+    try:
+        filters.ratio(fs, plan.fs, plan.fs_tolerance)
+    except EcgError as error:
+        fix = "--fs-tolerance 0.0001 takes the nearest ratio, if it is off by no more than that; or round the rate"
+        raise EcgError(error.reason, field=error.field, fix=error.fix and fix) from error
 
 
 def said_of(model, z: torch.Tensor) -> np.ndarray:
@@ -436,7 +455,7 @@ class _Chunk:
         return pa.Table.from_arrays(columns, schema.names, metadata=facts)
 
 
-def _crops(card, x: np.ndarray, fs: float, many: int):
+def _crops(card, x: np.ndarray, fs: float, many: int, tolerance: float = 0.0):
     """`Card.crops` of x (lead, time), mV at fs Hz, `many` at a time: a long recording needs no second copy.
 
     A lead that does not move in a crop is zeros there; a crop without any other is left out; EcgError without any left.
@@ -446,7 +465,7 @@ def _crops(card, x: np.ndarray, fs: float, many: int):
     stride = number if card.whole else many
     for first in range(0, number, stride):
         stretch = x if card.whole else x[:, first * step : (first + stride) * step]
-        crops = card.crops(stretch, fs)
+        crops = card.crops(stretch, fs, tolerance)
         raw = [stretch[:, k * step : (k + 1) * step] for k in range(len(crops))]
         moves = np.array([crop.min(axis=1) < crop.max(axis=1) for crop in raw])
         crops = (crops * moves[..., None])[moves.any(axis=1)]

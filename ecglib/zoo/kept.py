@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from ecglib import EcgError, models, zoo
 from ecglib.data import handmade, packing, quality, rpeaks
-from ecglib.data.files import sha256, write_atomic
+from ecglib.data.files import plain, sha256, write_atomic
 from ecglib.data.profiles import Profile
 from ecglib.evaluation import fitting, scoring
 from ecglib.evaluation.classifiers import Forest
@@ -232,11 +232,11 @@ def load(folder) -> Kept:
 def card(info: dict) -> str:
     """README.md of a model: facts that the Hugging Face hub reads, then what people must know before they use it."""
     encoder, signal, on = info["encoder"], info["signal"], info["fitted_on"]
-    labels = [label["name"] for label in info["labels"]]
+    labels = [plain(label["name"]) for label in info["labels"]]
     split = "test" if info["metrics"].get("test") else "val"
     rows = info["metrics"][split]
     lines = ["---", "library_name: ecglib", *_licence(encoder), "tags: [ecg, electrocardiogram, multi-label]"]
-    lines += _index(info, rows, split) + ["---", "", f"# {info['name']}", ""]
+    lines += _index(info, rows, split) + ["---", "", f"# {plain(info['name'])}", ""]
     lines += [f"States {', '.join(labels)} of an electrocardiogram. {info['how_in_words']}", ""]
     lines += ["Not a medical device: for research, on recordings like those that it was fitted on.", "", "## Use", ""]
     lines += ["    ecglib predict FOLDER_OF_THIS_FILE ECGS --out scores.csv", ""]
@@ -245,11 +245,11 @@ def card(info: dict) -> str:
     rate = f"{signal['fs']:g} Hz, {signal['seconds']:g} s ({signal['windows']} windows)"
     lines += [f"{rate}, leads {', '.join(signal['leads'])}, in mV; signal chain: "]
     lines[-1] += json.dumps(signal["profile"] and signal["profile"]["name"]) + " (all its numbers: model.json)"
-    lines += ["", "## Fitted on", "", f"Cohort {on['cohort']}, corpus {on['corpus'] or 'not stated'}."]
+    lines += ["", "## Fitted on", "", f"Cohort {plain(on['cohort'])}, corpus {on['corpus'] or 'not stated'}."]
     lines += [f"{part}: {n['records']} records of {n['patients']} patients." for part, n in on["splits"].items()]
     lines += [f"Recorded at {', '.join(f'{fs:g}' for fs in on['fs_recorded'])} Hz."]
-    lines += [f"Devices: {', '.join(on['devices'])}."] if on["devices"] else []
-    lines += ["", "Encoder: " + encoder["in_words"], "", *[f"- {note}" for note in info["notes"]], ""]
+    lines += [f"Devices: {', '.join(map(plain, on['devices']))}."] if on["devices"] else []
+    lines += ["", "Encoder: " + encoder["in_words"], "", *[f"- {_note(note, info)}" for note in info["notes"]], ""]
     lines += [f"## Scores on the {split} patients", "", "95 % intervals over patients; `*`: fewer than 10 positives."]
     lines += ["", *_score_table(rows), "", "## Thresholds and calibration", ""]
     lines += [f"Fixed on validation patients (rule: {info['rule']}); calibrated: expit(slope * logit p + intercept)."]
@@ -260,6 +260,13 @@ def card(info: dict) -> str:
     ]
     lines += [_label_line(label) for label in info["labels"]]
     return "\n".join(lines) + "\n"
+
+
+def _note(note: str, info: dict) -> str:
+    """A note, with the names of labels in it as text."""
+    for label in info["labels"]:
+        note = note.replace(label["name"], plain(label["name"]))
+    return note
 
 
 def _licence(encoder: dict) -> list[str]:
@@ -290,12 +297,12 @@ def _score_table(rows: list) -> list[str]:
         return ["None: no label has both classes there."]
     wide = scoring.shown(pd.DataFrame(rows))[["positives", *(n for n in SHOWN if n in {r["statistic"] for r in rows})]]
     lines = ["| label | " + " | ".join(wide) + " |", "|---" * (len(wide.columns) + 1) + "|"]
-    return lines + [f"| {label} | " + " | ".join(map(str, cells)) + " |" for label, *cells in wide.itertuples()]
+    return lines + [f"| {plain(label)} | " + " | ".join(map(str, cells)) + " |" for label, *cells in wide.itertuples()]
 
 
 def _label_line(label: dict) -> str:
     numbers = ["none" if label[key] is None else f"{label[key]:.3g}" for key in ("threshold", "slope", "intercept")]
-    return f"| {label['name']} | {label['train_positives']}, {label['val_positives']} | {' | '.join(numbers)} |"
+    return f"| {plain(label['name'])} | {label['train_positives']}, {label['val_positives']} | {' | '.join(numbers)} |"
 
 
 def said(kept: Kept, cohort, rows, name: str = "kept model"):

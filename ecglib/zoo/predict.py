@@ -5,6 +5,7 @@ with the reason. Each is treated as the recordings that the model was fitted on 
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +33,21 @@ _DEVICE = re.compile(r"\s*(?:device|recorder|machine)\s*[:=]\s*(.+)", re.IGNOREC
 class KeptReader:
     """Reader for `embed.stream`: quality, out_of_profile, and of each label probability, calibrated one and call."""
 
-    def __init__(self, model: Kept):
+    def __init__(self, model: Kept, fs_tolerance: float = 0.0):
+        packing.require_tolerance(fs_tolerance)
         self.kept, self.title, self.leads, self.size = model, model.info["name"], model.leads, len(model.labels)
         self.model, self.flags = model.network if model.network is not None else torch.nn.Module(), tuple(FLAGS)
-        self.key, self.plan = model.content, model.plan
+        self.key = model.content
+        self.plan = replace(model.plan, fs_tolerance=max(fs_tolerance, model.plan.fs_tolerance))
         kinds = embed.ROW | FLAGS | {f"{RAW}{label}": pa.float32() for label in model.labels}
         kinds |= {f"{CALIBRATED}{label}": pa.float32() for label in model.labels}
         kinds |= {f"{CALL}{label}": pa.int8() for label in model.labels}
         facts = {"model": model.info["name"], "weights": "kept", "content": model.content, "ecglib": __version__}
-        self.schema = pa.schema(list(kinds.items()), facts)
+        self.schema = embed.with_tolerance(pa.schema(list(kinds.items()), facts), fs_tolerance)
 
     def open(self, recording, many: int):
         """As `embed.Features.open`: windows as they were packed."""
+        embed.require_ratio(recording.fs, self.plan)
         seconds, device = recording.signal.shape[1] / recording.fs, _device(recording)
         seen = packing.checked(recording, self.plan)
         missing = [lead for lead, there in zip(seen.leads, seen.lead_mask, strict=True) if not there]
@@ -81,8 +85,8 @@ class KeptReader:
 class ReleasedReader(embed.Features):
     """Reader for `embed.stream`: what the head of a published model says, out of the box, without thresholds."""
 
-    def __init__(self, model):
-        super().__init__(model, head=True)
+    def __init__(self, model, fs_tolerance: float = 0.0):
+        super().__init__(model, head=True, fs_tolerance=fs_tolerance)
         self.labels, self.flags = list(model.card.statements), tuple(FLAGS)
         serial = _serial(model)
         names = [f"{SERIAL if name in serial else RAW}{name}" for name in self.labels]
@@ -147,12 +151,13 @@ def _device(recording) -> str:
     return found[0] if found else ""
 
 
-def reader(model, detector=""):
+def reader(model, detector="", fs_tolerance: float = 0.0):
     """What reads recordings for a Kept model, or for a published one with a head; EcgError for one without.
 
     detector: file of a detector of noise (`rhythm.kept_detector`), which adds the columns NOISE; "": none is asked.
+    fs_tolerance: as of `embed.run`; a kept model has that of its cohort, if that is more.
     """
-    asked = KeptReader(model) if isinstance(model, Kept) else ReleasedReader(model)
+    asked = (KeptReader if isinstance(model, Kept) else ReleasedReader)(model, fs_tolerance)
     return WithNoise(asked, detector) if detector else asked
 
 
@@ -167,21 +172,24 @@ def run(
     progress=print,
     detector="",
     part="",
+    fs_tolerance: float = 0.0,
 ) -> dict:
     """Write what a model says of WFDB records to `out` (.parquet or .csv), the refused ones to *.rejected.csv.
 
     model: Kept, or a published one of `zoo.load`; paths: folders, below which headers that fit `pattern` are taken, and
     single records. out: the columns are record, folder (number of the path), seconds, fs, n_crops, missing_leads,
     quality, out_of_profile, "p: " + label, "calibrated: " + label, "call: " + label (1, 0, empty without a threshold).
-    batch, lead_names, progress, part, and what comes back: as of `embed.run`. detector: as of `reader`; behind
-    out_of_profile stand noisy (1, 0, empty where it was not judged), noise_probability and noise_reason then.
+    batch, lead_names, progress, part, and what comes back: as of `embed.run`. detector, fs_tolerance: as of `reader`;
+    with a detector, noisy (1, 0, empty where it was not judged), noise_probability and noise_reason stand behind
+    out_of_profile.
     """
     out = Path(out)
     if out.suffix not in SUFFIXES:
         raise EcgError("the output is no table", file=out, field="out", fix="name it like scores.parquet or scores.csv")
     folders = [path if path.is_dir() else record_path(path).parent for path in map(Path, paths)]
     options = dict(batch=batch, lead_names=lead_names, progress=progress, part=part)
-    return embed.stream(reader(model, detector), folders, lambda: _records(paths, pattern, progress), out, **options)
+    asked = reader(model, detector, fs_tolerance)
+    return embed.stream(asked, folders, lambda: _records(paths, pattern, progress), out, **options)
 
 
 def _records(paths, pattern: str, progress) -> list[tuple[int, str]]:
@@ -196,18 +204,19 @@ def _records(paths, pattern: str, progress) -> list[tuple[int, str]]:
     return found
 
 
-def one(model, path, lead_names=None, detector="") -> tuple:
+def one(model, path, lead_names=None, detector="", fs_tolerance: float = 0.0) -> tuple:
     """What a model says of one record: (the Recording as it is in the file, facts, table).
 
     facts: cells of the columns before the labels, by name. table: a row per label, likeliest first: label, probability,
     calibrated, threshold (of the probability), call ("yes", "no", "" without a threshold), serial.
-    detector: as of `run`. Raises EcgError where the record cannot be read, and where the network gives NaN or infinity.
+    detector, fs_tolerance: as of `run`. Raises EcgError where the record cannot be read, and where the network gives
+    NaN or infinity.
     """
     recording = wfdb_io.read(record_path(path), dict(lead_names or {}))
     if not any(map(standard, recording.leads)):
         fix = "say which lead each is: --lead-names NAME=II"
         raise EcgError(f"no standard lead name: {', '.join(recording.leads)}", file=path, field="lead name", fix=fix)
-    asked = reader(model, detector)
+    asked = reader(model, detector, fs_tolerance)
     asked.model.eval()
     seen, cells, batches = asked.open(recording, 16)
     values = np.concatenate([asked.values(crops) for crops in batches])

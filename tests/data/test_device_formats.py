@@ -167,6 +167,20 @@ def test_the_command_names_what_it_refused_and_replaces_only_its_own(tmp_path):
     assert isinstance(result.exception, EcgError) and (tmp_path / "out/mine.txt").read_text() == "mine"
 
 
+def test_what_macos_leaves_in_a_folder_is_no_recording_and_counted(tmp_path):
+    (tmp_path / "in").mkdir()
+    schiller(tmp_path / "in/a.xml", waves())
+    for name in ("._a.xml", ".DS_Store"):
+        (tmp_path / "in" / name).write_bytes(b"\0\5\26\7")
+    result = CliRunner().invoke(cli.cli, ["convert", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "1 records in" in result.output and "0 files refused" in result.output
+    assert "2 hidden files" in result.output and list(pd.read_csv(tmp_path / "out/records.csv").record) == ["a"]
+    (tmp_path / "in/a.xml").unlink()
+    with pytest.raises(EcgError, match="no file"):
+        device_formats.convert_all([tmp_path / "in"], tmp_path / "none")
+
+
 def test_two_files_of_one_record_name_are_named(tmp_path):
     for name in ("a b.xml", "a_b.xml"):
         schiller(tmp_path / name, waves())

@@ -10,6 +10,8 @@ from crude_corpus import FOLDER, corpus, crude_ecg, pack
 from ecglib import EcgError
 from ecglib.data import files, filters, packing, rpeaks, wfdb_io
 from ecglib.data.recording import LEADS
+from ecglib.objectives import clef
+from ecglib.training.batches import CohortData
 
 
 def test_a_rate_without_a_simple_ratio_is_rejected_and_the_rest_is_packed(tmp_path):
@@ -112,13 +114,19 @@ def test_what_was_read_as_what_is_printed_and_kept(tmp_path, capsys):
     root = corpus(tmp_path / "raw", n=8, fs=200)
     wfdb_io.write(root, "r7", crude_ecg(7, fs=100)[:8], 100, LEADS[:8], 1000)
     table = pd.read_csv(root / "records.csv").drop(columns="split").rename(columns={"patient": "subject", "age": "Age"})
-    table.assign(smoking=1, site="x", split=["train"] * 6 + ["test"] * 2).to_csv(root / "records.csv", index=False)
+    table.assign(smoking=[0, 1] * 4, site="x", split=["train"] * 6 + ["test"] * 2).to_csv(
+        root / "records.csv", index=False
+    )
     packed = pack(root, tmp_path / "toy", options={"patient": "subject"})
     said, printed = packed.info["read_as"], capsys.readouterr().out.splitlines()
     assert said["patients"] == "column subject: 4 patients of 8 records"
     assert said["splits"] == "column split: train 6, test 2"
     assert said["labels"] == "columns: A (train 3, test 1); B (train 5, test 2)"
     assert said["metadata"] == "age (column Age), smoking, site"
+    assert packed.records.smoking.tolist() == [0, 1] * 4  # of 0 and 1, and still no label
+    assert (
+        CohortData(packed, np.arange(8), meta=clef.META[2:3]).batch(np.arange(8)).meta["smoking"].tolist() == [0, 1] * 4
+    )
     assert said["rates"] == "1 x 100 Hz, 7 x 200 Hz, stored at 100 Hz"
     assert said["leads"] == f"{', '.join(LEADS)}; 1 of 8 windows lack some"
     assert [f"toy: {what}: {text}" for what, text in said.items()] == sorted(printed[1:]) and len(printed) <= 12

@@ -6,10 +6,13 @@ import numpy as np
 import plain_records
 import pytest
 import wfdb
+from crude_corpus import crude_ecg, pack
 
 from ecglib import EcgError, datasets
-from ecglib.data import wfdb_io
+from ecglib.data import cohort, wfdb_io
 from ecglib.data.recording import LEADS
+
+NAN = float("nan")
 
 
 def counts(n_leads=2, n_times=40, seed=0):
@@ -283,6 +286,69 @@ def test_segments_with_a_layout_may_hold_some_of_its_signals(tmp_path):
     assert np.isnan(recording.signal).sum() == 40 + 40 + 40 + 40 + 3 * 10
     package = wfdb.rdrecord(str(tmp_path / "r")).p_signal.T[:3].astype(np.float32)
     np.testing.assert_array_equal(recording.signal, package)
+
+
+def monitored(folder, fmt, segments, lines):
+    """A record as MIMIC-IV Waveform has them: a layout, segments whose signals lie in a file per rate, gaps.
+
+    segments: {name: (signal line from the gain on, samples a frame, counts) of each signal}; fmt: "16" as bytes by
+    hand, "516" as FLAC by the package.
+    """
+    for name, signals in segments.items():
+        described = []
+        for number, (said, per, values) in enumerate(signals):
+            file, values = f"{name}_{number}", np.array(values)
+            if fmt == "16":
+                (folder / f"{file}.dat").write_bytes(values.astype("<i2").tobytes())
+            else:
+                one = dict(fmt=[fmt], adc_gain=[200.0], baseline=[0], samps_per_frame=[per])
+                wfdb.wrsamp(file, 62.4725, ["mV"], ["x"], e_d_signal=[values], **one, write_dir=str(folder))
+            described.append(f"{file}.dat {fmt}x{per} {said}")
+        headed(folder, [f"{name} {len(signals)} 62.4725/999.56 {len(values) // per}", *described], name)
+    headed(folder, lines)
+
+
+@pytest.mark.parametrize("fmt", ["16", "516"])
+def test_segments_with_several_samples_a_frame_are_joined_at_the_rate_of_the_leads(tmp_path, fmt):
+    layout = ["l 4 62.4725/999.56 0", "~ 0x4 200/mV 14 0 0 0 0 II", "~ 0x4 200/mV 14 0 0 0 0 V5"]
+    headed(tmp_path, [*layout, "~ 0x2 4096/NU 16 0 0 0 0 Pleth", "~ 0x1 1/Ohm 16 0 0 0 0 Resp"], "l")
+    ii, v5 = [0, 200, -100, 50, 400, 20, -20, 100], [2, 4, 6, 8, 10, 12, 14, 16]
+    a = [("200(0)/mV 14 0 0 0 0 II", 4, ii), ("100(2)/mV 14 0 0 0 0 V5", 4, v5)]
+    a.append(("4096(0)/NU 16 0 0 0 0 Pleth", 2, [7, 7, 7, 7]))
+    b = [("400000(0)/V 14 0 0 0 0 II", 4, [400, 0, 80, -40]), ("1(0)/Ohm 16 0 0 0 0 Resp", 1, [5])]
+    monitored(tmp_path, fmt, {"a": a, "b": b}, ["r/4 4 62.4725/999.56 5", "l 0", "a 2", "~ 2", "b 1"])
+    recording = wfdb_io.read(tmp_path / "r")
+    assert recording.leads == ("II", "V5") and recording.fs == 4 * 62.4725 == 249.89
+    of_a = [[0, 1, -0.5, 0.25, 2, 0.1, -0.1, 0.5], [0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14]]
+    wanted = np.array([of_a[0] + [NAN] * 8 + [1, 0, 0.2, -0.1], of_a[1] + [NAN] * 12], np.float32)
+    np.testing.assert_array_equal(recording.signal, wanted)
+    assert recording.lead_mask.tolist() == [True, True]
+    edited(tmp_path, "b_0.dat " + fmt + "x4", "b_0.dat " + fmt + "x2", "b")
+    with pytest.raises(EcgError, match="do not fit|bytes"):
+        wfdb_io.read(tmp_path / "r")
+
+
+@pytest.mark.parametrize("fmt", ["16", "516"])
+def test_a_record_of_a_monitor_is_packed_at_its_own_rate(tmp_path, fmt):
+    """Ten seconds of II and V5 at 249.89 Hz in frames of four samples, with a gap of a third of a second."""
+    (tmp_path / "raw").mkdir()
+    x = crude_ecg(3, 249.89, 21 * 4 * 30 / 249.89, 2)
+    assert x.shape == (2, 2520)
+    parts = {"a": x[:, :1200], "b": x[:, 1280:]}
+    says = [f"1000(0)/mV 14 0 0 0 0 {lead}" for lead in ("II", "V5")]
+    segments = {name: [(said, 4, row) for said, row in zip(says, part, strict=True)] for name, part in parts.items()}
+    layout = [f"~ 0x4 1000/mV 14 0 0 0 0 {lead}" for lead in ("II", "V5")]
+    headed(tmp_path / "raw", ["l 2 62.4725/999.56 0", *layout], "l")
+    monitored(tmp_path / "raw", fmt, segments, ["r/4 2 62.4725/999.56 630", "l 0", "a 300", "~ 20", "b 310"])
+    (tmp_path / "raw/records.csv").write_text("record,patient,split,A\nr,p,train,1\n")
+    pack(tmp_path / "raw", tmp_path / "toy", fs=250, leads=["II", "V5"], fs_tolerance=1e-4)
+    packed = cohort.open(tmp_path / "toy")
+    assert len(packed) == 1 and packed.records.fs_recorded[0] == 249.89 and packed.records.n_valid[0] == 2500
+    assert bool(packed.records.gap_mask[0]) and packed.info["counts"]["rates_approximated"] == 1
+    signal, there = packed.batch([0])[0], np.ones(2500, bool)
+    there[1195:1290] = False  # the gap, and what resampling makes of its ends
+    there[:50] = there[-50:] = False
+    np.testing.assert_allclose(signal[:, there], crude_ecg(3, 250, 10, 2)[:, there] / 1000, atol=0.01)
 
 
 SEGMENTS = {

@@ -1,5 +1,6 @@
 """One contract for all datasets, on three tiny files in each corpus's own format, and the traps of single corpora."""
 
+import inspect
 import zipfile
 from pathlib import Path
 
@@ -353,6 +354,26 @@ def test_contract(name, tmp_path):
         dataset.records(tmp_path / "nowhere", **options)
 
 
+OPTIONS = [
+    (name, option)
+    for name in sorted(set(BUILDERS) - {"folder"})  # see test_folder_tables
+    for option, parameter in inspect.signature(datasets.get(name).records).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+@pytest.mark.parametrize("value", [["abc"], [100], {"a": 1}, "abc", 2.5])
+def test_an_option_of_the_wrong_type_is_refused_by_its_name(name, option, value, tmp_path):
+    options = BUILDERS[name](tmp_path)
+    if option in ("segment_s", "every_s") and value == 2.5:
+        return
+    with pytest.raises(EcgError) as caught:
+        datasets.get(name).records(tmp_path, **options | {option: value})
+    pairs = {"every_s": "segment_s", "ecg2": "ecg1"}  # checked together
+    assert caught.value.field in (option, pairs.get(option)) and caught.value.fix
+
+
 @pytest.mark.parametrize("name", sorted(set(BUILDERS) - {"folder", "code_test", "mimic_perform"}))
 def test_a_part_of_a_corpus_is_what_is_there(name, tmp_path):
     """In `folder` the packing rejects a missing recording; CODE-test is one file; MIMIC PERform has 35 known names."""
@@ -373,6 +394,28 @@ def test_a_part_of_a_corpus_is_what_is_there(name, tmp_path):
 def _remove(path):
     """The header of a recording, or its only file."""
     next(f for end in (".hea", ".csv", ".mat", ".npy") if (f := Path(f"{path}{end}")).is_file()).unlink()
+
+
+@pytest.mark.parametrize("name", ["chapman", "cinc2021", "cpsc2018", "icentia11k"])
+@pytest.mark.parametrize("ending", [str, str.upper])
+def test_recordings_behind_a_link_and_with_large_endings_are_found(name, ending, tmp_path):
+    """What is looked for below a folder is where a linked folder leads, too; a link back to the root ends nowhere."""
+    dataset, root, elsewhere = datasets.get(name), tmp_path / "corpus", tmp_path / "elsewhere"
+    root.mkdir()
+    options = BUILDERS[name](root)
+    whole = dataset.records(root, **options)
+    elsewhere.mkdir()
+    for file in sorted(root.rglob("*")):
+        if file.suffix not in (".xlsx", "") and file.is_file():
+            named = file.suffix in (".mat", ".dat")  # by the header, with small letters
+            file.rename(elsewhere / file.with_suffix(file.suffix if named else ending(file.suffix)).name)
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    found = dataset.records(root, **options)
+    pd.testing.assert_frame_equal(found.drop(columns="path"), whole.drop(columns="path"))
+    for row in (found.iloc[0], found.iloc[-1]):
+        assert "/linked/" in row.path and dataset.read(row).signal.max() == 1
+    pd.testing.assert_frame_equal(dataset.labels(root, found, **options), dataset.labels(root, whole, **options))
 
 
 def test_every_public_dataset_is_under_contract():

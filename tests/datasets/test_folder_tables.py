@@ -33,6 +33,9 @@ def rows(cells, head=HEAD) -> str:
     ("column", "role"),
     [(name, "patient") for name in ("patient_id", "PatientID", "Patient ID", "subject_id", "SUBJECT", "pid", "pat_id")]
     + [(name, "patient") for name in ("Patientennummer", "id_paciente", "participant", "MRN", "person-id", "patients")]
+    + [(name, "patient") for name in ("patient_uuid", "unique_patient_id", "hashed_patient_id", "patient_id_hash")]
+    + [(name, "patient") for name in ("deidentified_patient_id", "case_id", "hospital_number", "patnum")]
+    + [(name, "split") for name in ("train_val_test", "test_fold", "validation_set", "holdout", "ml_split")]
     + [(name, "split") for name in ("fold", "strat_fold", "Fold 5", "splits", "data_split", "partition", "subset")]
     + [(name, "split") for name in ("is_train", "set", "dataset_split", "test")]
     + [("gender", "sex"), ("Sex code", "sex"), ("age_years", "age"), ("PatientAge", "age")],
@@ -54,6 +57,46 @@ def test_a_column_that_looks_like_one_that_is_used_stops_with_the_option(tmp_pat
         records, _ = read(tmp_path, text, patient=column)
         assert list(records.patient_id) == ["1", "1", "2"] and records.split[0] == records.split[1]
         assert records.attrs["read_as"]["patients"] == f"column {column}"
+
+
+@pytest.mark.parametrize("column", ["dataset", "usage", "phase", "role", "train_val", "What for?"])
+@pytest.mark.parametrize(
+    "cells",
+    ["train valid test", "Training Validation Testing", "TRAIN DEV HOLD-OUT", "train_set NA test", "test test NA"],
+)
+def test_a_column_of_names_of_splits_stops_whatever_its_name(tmp_path, column, cells):
+    text = f"record,patient,{column},NORM\n" + "".join(f"r{i},p{i},{c},{i % 2}\n" for i, c in enumerate(cells.split()))
+    error = refusal(tmp_path, text)
+    assert error.field == column and f"split={column}" in error.fix and "split=null" in error.fix
+    records, states = read(tmp_path, text, split=None)
+    assert column in records.attrs["read_as"]["metadata"] and list(states) == ["NORM"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("dataset", "ptb ludb ptb"),
+        ("usage", "clinical research clinical"),
+        ("phase", "rest exercise recovery"),
+        ("phase", "3 4 5"),
+        ("protocol", "treadmill test bicycle"),
+        ("patient_height", "170 181 165"),
+        ("patient_status", "stable discharged stable"),
+        ("patient_class", "inpatient outpatient inpatient"),
+        ("hospital", "north south north"),
+        ("case_status", "open closed open"),
+        ("study", "rest holter rest"),
+        ("stress_test", "positive negative none"),
+        ("test_date", "2020-01-01 2020-01-02 2020-01-03"),
+        ("trainer", "ann bob ann"),
+        ("value", "a b c"),
+        ("remark", "NA NA NA"),
+    ],
+)
+def test_columns_that_only_sound_like_patients_or_splits_are_metadata(tmp_path, column, cells):
+    rows = "".join(f"r{i},p{i},{'train' if i else 'test'},{c},{i % 2}\n" for i, c in enumerate(cells.split()))
+    records, states = read(tmp_path, f"{HEAD}{column},NORM\n{rows}")
+    assert column in records.attrs["read_as"]["metadata"] and list(states) == ["NORM"]
 
 
 @pytest.mark.parametrize(
@@ -83,11 +126,24 @@ def test_a_column_that_looks_like_one_that_is_used_stops_with_the_option(tmp_pat
         ({"drop": "NORM", "labels": ["NORM"], "patient": None, "split": None}, "NORM"),
         ({"separator": ""}, "separator"),
         ({"separator": ";;"}, "separator"),
+        *[
+            ({name: wrong}, name)
+            for name in ("labels", "drop")
+            for wrong in (7, True, [["NORM"]], ["NORM", 1], {"A": 1})
+        ],
+        ({"labels": []}, "labels"),
+        ({"labels": ""}, "labels"),
+        ({"vocabulary": ["scp"]}, "vocabulary"),
+        ({"corpus": ["ptb-xl"]}, "corpus"),
+        ({"labels_format": ["list"]}, "labels_format"),
     ],
 )
 def test_what_an_option_names_must_be_there(tmp_path, options, field):
     text = "record,subject_id,strat_fold,NORM\n" + "".join(f"r{i},P{i // 4},{i % 10},{i % 2}\n" for i in range(12))
-    assert refusal(tmp_path, text, **options).field == field
+    error = refusal(tmp_path, text, **options)
+    assert error.field == field
+    if field in ("labels", "drop"):
+        assert error.file == str(tmp_path / "records.csv") and f"{field}=[A, B]" in error.fix
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,9 @@ def test_statements_of_heedb_are_its_labels_by_hospital_and_year(tmp_path):
     assert states.sinus_bradycardia.tolist()[1] == 1 and states.atrial_fibrillation.tolist()[0] == 1
     assert (states.iloc[2] == -1).all(), "no statement says nothing"
     assert (heedb.records(tmp_path, stated_by="software").report == "Normal sinus rhythm").all()
+    for wrong in (2019, "2019", [12], ["all"], [2019.5]):
+        with pytest.raises(EcgError, match="years"):
+            heedb.records(tmp_path, years=wrong)
     some = heedb.records(tmp_path, years=[2011])
     assert some.record_id.tolist() == ["S0001_2011_de_1"]
     with pytest.raises(EcgError, match="no ECG of"):

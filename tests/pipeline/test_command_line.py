@@ -133,6 +133,33 @@ VALUES = [
 ]
 
 
+OPTIONS = [
+    *[("folder", f"{name}={value}") for name in ("labels", "drop") for value in ("7", "true", "[[A]]", "{A: 1}")],
+    *[("folder", f"record={value}") for value in ("7", "[record]")],
+    *[("folder", given) for given in ("csv=@x.csv", "lead_names=MLII", "separator=[;]", "corpus=[own]", "patient=7")],
+    *[("ptbxl", f"{name}=[100]") for name in ("rate", "label_set", "likelihood")],
+    *[("bidmc", f"{name}=[a]") for name in ("signal", "segment_s")],
+    *[("heedb", given) for given in ("site=[I0001]", "years=abc", "years=2019", "stated_by={a: 1}")],
+    ("shdb_af", "ecg1=[V5]"),
+    ("cinc2021", "label_set=[harmonised]"),
+    ("simulated", "hospital=[A]"),
+]
+
+
+@pytest.mark.parametrize(("dataset", "given"), OPTIONS)
+def test_a_value_of_the_wrong_type_for_a_dataset_is_refused_in_one_line(work, capsys, dataset, given):
+    words = ["pack", "toy", "--dataset", dataset, "--root", "raw", "--option", given, "--out", "new"]
+    assert cli.main(words) == 2
+    said = told(capsys)
+    assert said and "TypeError" not in said and not (work / "new").exists()
+
+
+@pytest.mark.parametrize("given", ["csv=a: b: c", "labels=[A", "labels"])
+def test_an_option_that_is_no_yaml_is_refused_in_one_line(work, capsys, given):
+    assert cli.main([*PACK, "--option", given, "--out", "new"]) == 2
+    assert told(capsys) and not (work / "new").exists()
+
+
 @pytest.mark.parametrize(("command", "given", "field"), VALUES)
 def test_a_value_of_the_wrong_type_is_refused_in_one_line(work, capsys, command, given, field):
     words = {"pack": PACK, "generate": ["generate"]}[command]

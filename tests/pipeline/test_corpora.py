@@ -159,13 +159,16 @@ def test_leaks_between_folders(tmp_path, capsys):
 
     generate(tmp_path / "a", hospitals=["C"], scale=0.01, seed=1)
     (tmp_path / "b").symlink_to(tmp_path / "a/C")
+    (tmp_path / "a/C/._x.hea").write_bytes(b"\0\5\26\7")
     out = tmp_path / "pairs.csv"
     for _ in range(2):
         assert main(["leaks", str(tmp_path / "a/C"), str(tmp_path / "b"), "--out", str(out)]) == 0
     found = datasets.text_table(out)
     n = len(set(found.record_a))
     assert list(found.record_a) == list(found.record_b) and set(found.kind) == {"equal samples"} and n > 1
-    assert re.search(rf"records of b that are also in C +{n} +{n}\n", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.search(rf"records of b that are also in C +{n} +{n}\n", said)
+    assert all(f"{tmp_path / name}: 1 files ._*.hea of macOS" in said for name in ("a/C", "b"))
     (tmp_path / "empty").mkdir()
     for words, why in (([tmp_path / "empty"], "neither a packed cohort nor"), ([tmp_path / "b"] * 2, "called 'b'")):
         assert main(["leaks", *map(str, words)]) == 2 and why in capsys.readouterr().err

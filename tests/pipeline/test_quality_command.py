@@ -77,6 +77,7 @@ def test_a_folder_is_judged_record_by_record(trained, tmp_path, capsys):
     (tmp_path / "ward").mkdir()
     for name, x in signals.items():
         wfdb_io.write(tmp_path / "ward", name, np.round(1000 * x).astype(int), 100, ["I", "II"], 1000)
+    (tmp_path / "ward/._good.hea").write_bytes(b"\0\5\26\7")
     out = tmp_path / "quality.csv"
     words = ["quality", str(tmp_path / "ward"), "--detector", str(trained[1]), "--out", str(out)]
     assert main(words) == 0
@@ -87,7 +88,9 @@ def test_a_folder_is_judged_record_by_record(trained, tmp_path, capsys):
     table = table.set_index("record")
     assert table.lead["noisy"] == table.lead["flat"] == "II" and table.reason["flat"] == noise_detection.FEW_BEATS
     assert "5.0 s are shorter than a window of 10 s" in table.reason["short"]
-    assert capsys.readouterr().out.splitlines()[-1] == "1 good, 2 noisy, 1 not read"
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "1 good, 2 noisy, 1 not read"
+    assert said[0] == f"{tmp_path / 'ward'}: 1 files ._*.hea of macOS are no records and are left out"
     assert main(words) == 0, "its own table may be replaced"
     out.write_text("mine\n")
     assert main(words) == 2 and out.read_text() == "mine\n"

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from test_figures import ecg, score_table
 
-from ecglib.pipeline import notebooks
+from ecglib.pipeline import notebooks, publish
 from ecglib.reporting import cohort_figures, ecg_paper, figures, model_figures, one_ecg, report, site, style
+from ecglib.zoo import kept
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +126,45 @@ def test_a_name_is_text_on_every_page(tmp_path, name):
     harmless(found, allowed_images=1)
     (image,) = [attributes for tag, attributes in found.tags if tag == "img"]
     assert image["alt"] == one_line and image["src"] == "forest.png" and one_line in found.text
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=repr)
+def test_a_label_is_text_on_a_model_card(name):
+    rows = [dict(label=name, statistic="auroc", value=0.8, low=0.7, high=0.9, positives=12, negatives=30)]
+    label = dict(name=name, threshold=0.5, slope=None, intercept=None, train_positives=3, val_positives=2)
+    on = dict(cohort=name, corpus=None, fs_recorded=[100], devices=[name], splits={})
+    signal = dict(fs=100, seconds=10, windows="first", leads=["I"], profile=None)
+    info = dict(encoder=dict(in_words="Ours.", licence=""), signal=signal, fitted_on=on, labels=[label], rule="f1")
+    info |= dict(name=name, how_in_words="Fitted.", notes=[f"no threshold: {name}"], metrics={"test": rows})
+    card = kept.card(info).split("---\n", 2)[2]
+    found = page(card)
+    harmless(found)
+    assert sum(tag == "table" for tag, _ in found.tags) == 2 and found.text.count(" ".join(name.split())) == 7
+    cells = [tag for tag, _ in found.tags if tag in ("td", "th")]
+    assert len(cells) == 2 * 3 + 2 * 5
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=repr)
+def test_a_parameter_is_text_on_the_page_of_provenance(tmp_path, name):
+    found, ordinary = (Tags(provenance(tmp_path / part, text)) for part, text in (("hostile", name), ("plain", "MI")))
+    harmless(found)
+    tags = [
+        tag for tag, attributes in found.tags if not (attributes.get("href") or "").startswith("https://example.org/")
+    ]
+    assert tags == [tag for tag, _ in ordinary.tags]  # an address becomes a link to what it says
+    assert " ".join(f"pack.{name}".split()) in found.text and "".join(name.split()) in found.text
+    assert "[1, 2]" in found.text and "[1, 2]" in ordinary.text
+
+
+def provenance(root, name) -> str:
+    """The page of a study whose parameters and folders are named so."""
+    results, logs = root / "studies/my/results", root / publish.LOGS
+    for folder in (results, logs):
+        folder.mkdir(parents=True)
+    (results.parent / "params.yaml").write_text(json.dumps({"pack": {"labels": [name], name: 3, "fs": [1, 2]}}))
+    done = f"[03_linear_probing] done in 90 s: studies/my/results/{''.join(name.split())}\n"
+    (logs / "a.log").write_text(done)
+    return publish.provenance(root, results).read_text()
 
 
 def test_a_page_of_a_folder_with_a_hostile_name_links_to_it(tmp_path):

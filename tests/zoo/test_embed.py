@@ -165,6 +165,26 @@ def test_records_that_cannot_be_used_are_named_and_the_rest_is_done(tmp_path, cl
     assert not (tmp_path / "none.parquet").exists() and not (tmp_path / "none.part").exists()
 
 
+@pytest.mark.parametrize("fs", [249.89, 499.907])
+def test_rates_of_monitors_are_taken_within_a_tolerance_that_the_file_names(tmp_path, clef, fs, capsys):
+    """The oracle is the same ECG recorded at the plain rate next to it."""
+    write(tmp_path / "a", "odd", seconds=20, fs=fs)
+    write(tmp_path / "b", "even", seconds=20, fs={249.89: 250, 499.907: 500}[fs])
+    out = tmp_path / "odd.parquet"
+    words = ["embed", "zoo:clef_small", str(tmp_path / "a"), "--weights", "dummy", "--out", str(out)]
+    assert main(words) == 2
+    with (tmp_path / "odd.rejected.csv").open() as file:
+        assert "--fs-tolerance 0.0001" in file.read()
+    for wrong in ("-0.1", "nan", "0.1"):
+        assert main([*words, "--fs-tolerance", wrong]) == 2 and "fs_tolerance" in capsys.readouterr().err
+    assert main([*words, "--fs-tolerance", "0.0001"]) == 0
+    table, z, info = embed.read(out)
+    _, even, wanted, plain = run(clef, tmp_path / "b", tmp_path / "even.parquet")
+    assert info["fs_tolerance"] == "0.0001" and "fs_tolerance" not in plain
+    assert table.fs[0] == fs and table.n_crops[0] == even.n_crops[0] == 2
+    assert np.linalg.norm(z - wanted) < 0.02 * np.linalg.norm(wanted)
+
+
 SPANISH = ("DI", "DII", "DIII", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from crude_corpus import FOLDER, crude_ecg
@@ -460,6 +461,25 @@ def test_a_detector_adds_what_the_quality_command_says_and_changes_nothing_else(
 def test_the_benchmark_takes_both_speeds_from_the_same_rounds():
     rounds = [({"records_per_s": 10.0}, (4.0, None)), ({"records_per_s": 8.0}, (5.0, None))]
     assert predicting.fastest(rounds) == {"ours": 10.0, "theirs": 5.0, "ratio": 2.0}
+
+
+@pytest.mark.parametrize("model", ["linear", "zoo:ecgfounder"])
+def test_an_odd_rate_is_refused_with_the_option_that_takes_it(place, tmp_path, capsys, model):
+    wfdb_io.write(tmp_path, "odd", crude_ecg(1, 249.89), 249.89, LEADS, 1000)
+    wfdb_io.write(tmp_path, "even", crude_ecg(1, 250), 250, LEADS, 1000)
+    named = [model, "--weights", "dummy"] if model.startswith("zoo:") else [str(place / model)]
+    words = ["predict", named[0], str(tmp_path / "odd"), *named[1:]]
+    assert main(words) == 2
+    assert "no simple ratio" in (told := capsys.readouterr().err) and "--fs-tolerance 0.0001" in told
+    assert main([*words, "--fs-tolerance", "1e-4"]) == 0
+    assert main([*words, "--fs-tolerance", "1e-4", "--out", str(tmp_path / "odd.parquet")]) == 0
+    even = ["predict", named[0], str(tmp_path / "even"), *named[1:], "--out", str(tmp_path / "even.parquet")]
+    assert main(even) == 0
+    odd, even = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("odd", "even"))
+    scores = [name for name in odd if "p: " in name]
+    np.testing.assert_allclose(odd[scores], even[scores], atol=0.02)
+    metadata = [pq.read_schema(tmp_path / f"{name}.parquet").metadata for name in ("odd", "even")]
+    assert metadata[0][b"fs_tolerance"] == b"0.0001" and b"fs_tolerance" not in metadata[1]
 
 
 def test_a_published_head_speaks_out_of_the_box_its_serial_statements_marked(place, tmp_path, capsys):
