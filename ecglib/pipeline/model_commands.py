@@ -136,8 +136,9 @@ def explained(asked: kept.Kept, path: str, statement: str, method: str, plot: st
         raise EcgError("only networks of this library are explained", field="model", fix=fix)
     require_known("statement", [statement], asked.labels, "--statement")
     require_known("method", [method], EXPLAINED, "--method")
-    recording = packing.checked(wfdb_io.read(record_path(path), lead_names), asked.plan)
-    windows = [w for w in packing.prepare(recording, asked.plan, peaks=False) if w[1]["lead_mask"]]
+    recording = wfdb_io.read(record_path(path), lead_names)
+    packing.checked(recording, asked.plan)
+    windows = [w for w in asked.windows(recording) if w[1]["lead_mask"]]
     if not windows:
         raise EcgError("no lead has a signal in any window", file=path, field="signal", fix="choose another recording")
     counts, facts = windows[0]
@@ -146,7 +147,9 @@ def explained(asked: kept.Kept, path: str, statement: str, method: str, plot: st
     there = (x != 0).any(-1)
     network = _Pooled(asked.network, asked.pooling) if asked.pooling else asked.network
     probe = FrozenProbe(network, embeddings.OWN, Linear(asked.weight.T, asked.bias))
-    score = explanation.logit(probe, [asked.labels.index(statement)], there)
+    peaks = asked.peaks(facts)
+    beats = None if peaks is None else torch.from_numpy(peaks)[None]
+    score = explanation.logit(probe, [asked.labels.index(statement)], there, beats)
     p = float(explanation.ask(score, x).sigmoid())
     attribution = EXPLAINED[method](probe, score, x, x.shape[-1] / asked.plan.seconds)[0].numpy()
     at, old = (np.linspace(0, 1, n, endpoint=False) for n in (signal.shape[-1], x.shape[-1]))

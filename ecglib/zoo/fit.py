@@ -325,6 +325,8 @@ def _described(labelled, start: _Start, settings: Settings, recipe, name: str, a
     encoder |= dict(pretrained_on=start.pretrained_on, licence=start.licence)
     whole = labelled.info
     signal = dict(fs=labelled.fs, seconds=whole["seconds"], windows=whole["windows"], leads=list(start.leads))
+    if start.network is not None and models.reads_beats(start.network):
+        signal |= dict(beat_leads=list(labelled.leads))
     signal |= dict(fs_tolerance=whole.get("fs_tolerance", 0.0), profile=kept.profile_facts(start.profile))
     words = {"linear": "Linear probe on frozen features.", "boosting": "Boosted trees on hand-made features."}
     told = words.get(settings.how)

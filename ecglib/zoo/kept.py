@@ -9,7 +9,7 @@ Nothing in it is ever executed. The bytes depend on the cohort, the encoder, the
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class Kept:
         self.leads, profile = tuple(signal["leads"]), signal["profile"]
         self.profile = profile and Profile(**{k: tuple(v) if isinstance(v, list) else v for k, v in profile.items()})
         self.plan = packing.plan(signal["fs"], signal["seconds"], self.leads, signal["windows"], signal["fs_tolerance"])
-        self.network, self.forest = None, None
+        self.network, self.forest, self.reads_beats = None, None, False
         recipe = info.get("recipe") or {}
         self.pooling = recipe.get("objective", {}).get("pooling", "")  # of the tokens that the head reads
         if info["encoder"]["name"] == FEATURES:
@@ -62,12 +62,40 @@ class Kept:
             prefix = "encoder."
             state = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
             _put_in(self.network, state)
+            self.reads_beats = models.reads_beats(self.network)
             self.weight, self.bias = tensors["head.weight"].numpy(), tensors["head.bias"].numpy()
 
     @property
     def content(self) -> str:
         """Checksum of the tensors."""
         return self.info["sha256"][TENSORS]
+
+    def windows(self, recording) -> list[tuple[np.ndarray, dict]]:
+        """The windows of a recording as `packing.prepare`; R peaks are looked for where the network reads them.
+
+        They are those that packing finds: in the raw signal, and in all leads that the cohort was packed with.
+        """
+        if not self.reads_beats:
+            return packing.prepare(recording, self.plan, peaks=False)
+        leads = tuple(self.info["signal"].get("beat_leads", self.leads))
+        with_beats = packing.prepare(recording, replace(self.plan, leads=leads), measured=False)
+        if leads == self.plan.leads:
+            return with_beats
+        own = packing.prepare(recording, self.plan, peaks=False, n_windows=len(with_beats))
+        return [
+            (counts, facts | {"peaks": beats["peaks"]})
+            for (counts, facts), (_, beats) in zip(own, with_beats, strict=True)
+        ]
+
+    def peaks(self, facts: dict) -> np.ndarray | None:
+        """R peaks int64 (n,) of a window, samples of `inputs`; None for a network that reads none.
+
+        facts: of the window, as `windows` gives them.
+        """
+        if not self.reads_beats:
+            return None
+        rate = ((self.profile and self.profile.fs) or self.plan.fs) / self.plan.fs
+        return np.round(facts["peaks"] * rate).astype(np.int64)
 
     def inputs(self, x: np.ndarray, valid: int) -> np.ndarray:
         """What the network reads of a window x (lead, time), mV at the rate of `plan`, missing leads zeros.
@@ -84,8 +112,11 @@ class Kept:
         whole = self.profile.name == "study"
         return self.profile.apply(x if whole else x[:, :valid], fs) * x.any(axis=-1, keepdims=True)
 
-    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Probabilities float64 (window, label) of `inputs`."""
+    def probabilities(self, inputs: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities float64 (window, label) of `inputs`.
+
+        peaks: int64 (window, n) R peaks, samples of `inputs`, padded with -1, for a network that reads them.
+        """
         if self.forest is not None:
             return self.forest(inputs)
         parts, device = [], next(self.network.parameters()).device
@@ -93,7 +124,8 @@ class Kept:
         with torch.inference_mode():
             for first in range(0, len(inputs), many):
                 x = torch.from_numpy(np.ascontiguousarray(inputs[first : first + many], np.float32)).to(device)
-                z = models.pooled(self.network, x, (x != 0).any(-1), pooling=self.pooling)
+                beats = None if peaks is None else torch.from_numpy(peaks[first : first + many]).to(device)
+                z = models.pooled(self.network, x, (x != 0).any(-1), beats, self.pooling)
                 parts.append(z.float().cpu().numpy())
         return expit(np.concatenate(parts).astype(self.weight.dtype) @ self.weight.T + self.bias).astype(float)
 
@@ -105,8 +137,11 @@ class Kept:
         if self.forest is not None:
             return self.forest(handmade.of_cohort(cohort, rows, self.leads))
         data = CohortData(cohort, rows, self.leads, self.profile)
-        parts = np.array_split(np.arange(len(data)), -(-len(data) // ROWS))
-        return np.concatenate([self.probabilities(data.signals(part).numpy()) for part in parts])
+        said = []
+        for part in np.array_split(np.arange(len(data)), -(-len(data) // ROWS)):
+            batch = data.batch(part)
+            said.append(self.probabilities(batch.x.numpy(), batch.peaks.numpy() if self.reads_beats else None))
+        return np.concatenate(said)
 
     def calibrated(self, p: np.ndarray) -> np.ndarray:
         """p after `fitting.calibration`."""

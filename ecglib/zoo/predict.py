@@ -53,10 +53,10 @@ class KeptReader:
     def _batches(self, recording, many: int):
         """Inputs of the windows that hold a signal, `many` at a time."""
         waiting, some = [], False
-        for counts, facts in packing.prepare(recording, self.plan, peaks=False):
+        for counts, facts in self.kept.windows(recording):
             if facts["lead_mask"]:
                 x = counts.astype(np.float32) * np.float32(1 / packing.COUNTS_PER_MV)
-                waiting.append(self.kept.inputs(x, facts["n_valid"]))
+                waiting.append(_marked(self.kept.inputs(x, facts["n_valid"]), self.kept.peaks(facts)))
             if len(waiting) == many:
                 some = True
                 yield np.stack(waiting)
@@ -68,7 +68,11 @@ class KeptReader:
 
     def values(self, crops: np.ndarray) -> np.ndarray:
         """Probabilities (window, label), whose mean over the windows of a record counts."""
-        return self.kept.probabilities(crops)
+        if not self.kept.reads_beats:
+            return self.kept.probabilities(crops)
+        peaks = [torch.from_numpy(np.flatnonzero(marks)) for marks in crops[:, -1]]
+        peaks = torch.nn.utils.rnn.pad_sequence(peaks, batch_first=True, padding_value=-1).numpy()
+        return self.kept.probabilities(crops[:, :-1], peaks)
 
     def columns(self, means: np.ndarray) -> list:
         """Probabilities, calibrated ones, calls."""
@@ -76,6 +80,15 @@ class KeptReader:
         calls = self.kept.calls(means)  # NaN becomes an empty cell
         called = [pa.array(call, pa.float64(), from_pandas=True).cast(pa.int8()) for call in calls.T]
         return [*p.T, *self.kept.calibrated(means).astype(np.float32).T, *called]
+
+
+def _marked(x: np.ndarray, peaks) -> np.ndarray:
+    """x (lead, time) with one more row, 1 at the R peaks and else 0: so they travel with it; None: x alone."""
+    if peaks is None:
+        return x
+    marks = np.zeros((1, x.shape[-1]), x.dtype)
+    marks[0, peaks[peaks < x.shape[-1]]] = 1
+    return np.concatenate([x, marks])
 
 
 class ReleasedReader(embed.Features):
