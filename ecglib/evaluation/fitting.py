@@ -6,13 +6,15 @@ from datetime import timedelta
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import expit
 
 from ecglib import EcgError, objectives, require_known
 from ecglib.data.labels import ABSENT, PRESENT, UNKNOWN
-from ecglib.evaluation import classifiers, metrics, probing
+from ecglib.evaluation import classifiers, metrics, probing, tasks
 from ecglib.evaluation.predictions import label_states, observed, per_record
 from ecglib.training import train
+from ecglib.training.batches import CohortData
 
 CHECKPOINTS = 40  # of a training: a killed one repeats a fortieth at most
 VALIDATIONS = 10  # of a training without epochs of its own, evenly spread
@@ -99,6 +101,51 @@ class Labelled:
     def states(self, names, rows) -> np.ndarray:
         """Label states: int8 (row, label)."""
         return self.labels[list(names)].to_numpy()[self._rows[np.asarray(rows)]]
+
+
+class OfTask(tasks.Labelled):
+    """A cohort labelled by a task, binary or a number; centre, spread: of a number in the training rows, else 0, 1."""
+
+    def __init__(self, cohort, task: tasks.Task):
+        super().__init__(cohort, task)
+        self.kind, self.centre, self.spread = task.kind, 0.0, 1.0
+        if task.kind == "number" and len(rows := self.rows("train")):
+            self.centre, self.spread = float(self.truth[rows].mean()), float(self.truth[rows].std())
+
+    def standardised(self, rows) -> np.ndarray:
+        """The number, float64 (row, 1), centred and scaled as a head learns it."""
+        return (self.truth[np.asarray(rows)] - self.centre) / self.spread
+
+
+class NumberData(CohortData):
+    """Batches of an OfTask whose labels are its standardised numbers, float32 (batch, 1); `numbers` holds all."""
+
+    def __init__(self, labelled: OfTask, rows, leads, profile):
+        super().__init__(labelled, rows, leads, profile, list(labelled.labels.columns))
+        self.numbers = torch.from_numpy(labelled.standardised(rows).astype(np.float32))
+
+    def batch(self, index):
+        """As of CohortData."""
+        return super().batch(index)._replace(labels=self.numbers[index])
+
+
+def of_task(cohort, task: tasks.Task) -> OfTask:
+    """The cohort with what a task asks for. EcgError for statements and classes, and where there is nothing to learn.
+
+    A binary task needs both classes in training, a number two values; both need records in training and validation.
+    """
+    if task.kind not in ("binary", "number"):
+        fix = "name statements as labels; of classes make a binary task each: positive: {is: VALUE}"
+        raise EcgError(f"a {task.kind} task is not fitted", field="kind", fix=fix)
+    labelled = OfTask(cohort, task)
+    for split in ("train", "val"):
+        if not len(labelled.rows(split)):
+            reason = f"{task.definition} is known of no {split} record"
+            raise EcgError(reason, file=cohort.name, field=task.columns[0], fix="check column, rule and splits")
+    if len(np.unique(labelled.truth[labelled.rows("train")])) < 2:
+        reason = f"{task.definition} is the same in all training records"
+        raise EcgError(reason, file=cohort.name, field=task.columns[0], fix="check column and rule")
+    return labelled
 
 
 def targets(cohort, labels=(), columns=(), min_positives: int = 5, progress=print) -> Labelled:
@@ -192,20 +239,15 @@ class Told:
 def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progress, start=None):
     """The supervised objective, encoder and head trained on labels; the weights that validate best stay.
 
-    encoder: where to start; data, val_data: CohortData with labels; seed: of head and batches; folder: where a stopped
-    training goes on from; progress: told lines; start: called with the objective before the first step, such as to set
-    its head. EcgError where no label has both classes on validation.
+    encoder: where to start; data, val_data: CohortData with labels, or NumberData; seed: of head and batches; folder:
+    where a stopped training goes on from; progress: told lines; start: called with the objective before the first step,
+    such as to set its head. EcgError where no label has both classes on validation.
     """
-    objective = objectives.build("supervised", encoder, seed=seed, **recipe.objective, n_labels=len(data.labels))
+    terms = recipe.objective | ({"loss": "huber"} if isinstance(data, NumberData) else {})
+    objective = objectives.build("supervised", encoder, seed=seed, **terms, n_labels=len(data.labels))
     if start is not None:
         start(objective)
-    y = observed(label_states(val_data.cohort, val_data.rows, val_data.labels))
-
-    def validate(model) -> dict[str, float]:
-        truth, p = per_record(val_data.record_ids, y, probing.probabilities(model, val_data))
-        loss = float(np.nanmean(classifiers.bce(truth, p)))
-        return {"val_loss": loss, "val_score": metrics.macro_auroc(truth, p) if recipe.select == "auroc" else -loss}
-
+    validate = _validation(val_data, recipe.select)
     epoch = max(1, len(data) // recipe.batch_size)
     steps = max(recipe.min_steps, recipe.epochs * epoch)
     told = Told(steps, "step", progress)
@@ -223,6 +265,31 @@ def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progr
         progress=lambda row: told(row["step"], f"; loss {row['loss']:.3g}"),
     )
     return objective
+
+
+def _validation(data, select: str):
+    """The function that judges an objective on validation data: val_loss, and val_score, of which more is better.
+
+    data: CohortData with labels, or NumberData, of which the mean absolute error counts; select: as of Recipe.
+    """
+    if isinstance(data, NumberData):
+        numbers = data.numbers.numpy()
+
+        def error(model) -> dict[str, float]:
+            truth, p = per_record(data.record_ids, numbers, probing.mean_logits(model, data).numpy())
+            off = np.abs(p - truth)
+            huber = np.where(off < 1, off**2 / 2, off - 0.5)  # that of the loss, at its threshold 1
+            return {"val_loss": float(huber.mean()), "val_score": -float((off if select == "auroc" else huber).mean())}
+
+        return error
+    y = observed(label_states(data.cohort, data.rows, data.labels))
+
+    def validate(model) -> dict[str, float]:
+        truth, p = per_record(data.record_ids, y, probing.probabilities(model, data))
+        loss = float(np.nanmean(classifiers.bce(truth, p)))
+        return {"val_loss": loss, "val_score": metrics.macro_auroc(truth, p) if select == "auroc" else -loss}
+
+    return validate
 
 
 def thresholds(y, p, rule: str = "youden") -> np.ndarray:

@@ -120,8 +120,9 @@ def generate(out, sections, given):
 )
 @click.option("--out", required=True, metavar="FOLDER", help="folder to write")
 @command_help.PART
+@command_help.DASK
 @_section_options
-def pack(name, dataset, root, options, workers, detector, out, part, sections, given):
+def pack(name, dataset, root, options, workers, detector, out, part, dask, sections, given):
     """Pack a corpus into arrays and tables; NAME is the name of the cohort."""
     from ecglib import datasets
     from ecglib.data import cohort, packing_shares
@@ -133,7 +134,8 @@ def pack(name, dataset, root, options, workers, detector, out, part, sections, g
     if detector and part:
         fix = "leave --detector out, and write the same flags as a table: ecglib quality"
         raise EcgError("a part does not judge noise: every job would judge all recordings", field="detector", fix=fix)
-    with stages.guarded():
+    settings |= {"backend": "dask"} if dask else {}
+    with stages.guarded(), command_help.cluster(dask, part):
         corpus = datasets.get(dataset)
         if detector:
             from ecglib.pipeline import quality

@@ -36,9 +36,13 @@ class KeptReader:
         self.kept, self.title, self.leads, self.size = model, model.info["name"], model.leads, len(model.labels)
         self.model, self.flags = model.network if model.network is not None else torch.nn.Module(), tuple(FLAGS)
         self.key, self.plan = model.content, model.plan
-        kinds = embed.ROW | FLAGS | {f"{RAW}{label}": pa.float32() for label in model.labels}
-        kinds |= {f"{CALIBRATED}{label}": pa.float32() for label in model.labels}
-        kinds |= {f"{CALL}{label}": pa.int8() for label in model.labels}
+        kinds = embed.ROW | FLAGS
+        if model.is_number:
+            kinds |= {number_column(label): pa.float32() for label in model.info["labels"]}
+        else:
+            kinds |= {f"{RAW}{label}": pa.float32() for label in model.labels}
+            kinds |= {f"{CALIBRATED}{label}": pa.float32() for label in model.labels}
+            kinds |= {f"{CALL}{label}": pa.int8() for label in model.labels}
         facts = {"model": model.info["name"], "weights": "kept", "content": model.content, "ecglib": __version__}
         self.schema = pa.schema(list(kinds.items()), facts)
 
@@ -67,7 +71,7 @@ class KeptReader:
             raise EcgError("no lead has a signal in any window", field="signal")
 
     def values(self, crops: np.ndarray) -> np.ndarray:
-        """Probabilities (window, label), whose mean over the windows of a record counts."""
+        """Probabilities, or numbers, (window, label), whose mean over the windows of a record counts."""
         if not self.kept.reads_beats:
             return self.kept.probabilities(crops)
         peaks = [torch.from_numpy(np.flatnonzero(marks)) for marks in crops[:, -1]]
@@ -75,11 +79,18 @@ class KeptReader:
         return self.kept.probabilities(crops[:, :-1], peaks)
 
     def columns(self, means: np.ndarray) -> list:
-        """Probabilities, calibrated ones, calls."""
+        """Probabilities, calibrated ones, calls; numbers alone."""
         p = means.astype(np.float32)
+        if self.kept.is_number:
+            return [*p.T]
         calls = self.kept.calls(means)  # NaN becomes an empty cell
         called = [pa.array(call, pa.float64(), from_pandas=True).cast(pa.int8()) for call in calls.T]
         return [*p.T, *self.kept.calibrated(means).astype(np.float32).T, *called]
+
+
+def number_column(label: dict) -> str:
+    """Name of the column of a number, "number: age [years]"; label: as in model.json."""
+    return f"number: {label['name']}" + (f" [{label['unit']}]" if label["unit"] else "")
 
 
 def _marked(x: np.ndarray, peaks) -> np.ndarray:
@@ -185,7 +196,8 @@ def run(
 
     model: Kept, or a published one of `zoo.load`; paths: folders, below which headers that fit `pattern` are taken, and
     single records. out: the columns are record, folder (number of the path), seconds, fs, n_crops, missing_leads,
-    quality, out_of_profile, "p: " + label, "calibrated: " + label, "call: " + label (1, 0, empty without a threshold).
+    quality, out_of_profile, "p: " + label, "calibrated: " + label, "call: " + label (1, 0, empty without a threshold);
+    of a model for a number "number: age [years]" alone behind out_of_profile.
     batch, lead_names, progress, part, and what comes back: as of `embed.run`. detector: as of `reader`; behind
     out_of_profile stand noisy (1, 0, empty where it was not judged), noise_probability and noise_reason then.
     """
@@ -213,7 +225,8 @@ def one(model, path, lead_names=None, detector="") -> tuple:
     """What a model says of one record: (the Recording as it is in the file, facts, table).
 
     facts: cells of the columns before the labels, by name. table: a row per label, likeliest first: label, probability,
-    calibrated, threshold (of the probability), call ("yes", "no", "" without a threshold), serial.
+    calibrated, threshold (of the probability), call ("yes", "no", "" without a threshold), serial; of a model for a
+    number label, number, unit.
     detector: as of `run`. Raises EcgError where the record cannot be read, and where the network gives NaN or infinity.
     """
     recording = wfdb_io.read(record_path(path), dict(lead_names or {}))
@@ -233,6 +246,9 @@ def one(model, path, lead_names=None, detector="") -> tuple:
 
 
 def _table(model, asked, columns) -> pd.DataFrame:
+    if isinstance(model, Kept) and model.is_number:
+        units = [label["unit"] for label in model.info["labels"]]
+        return pd.DataFrame({"label": model.labels, "number": [float(each[0]) for each in columns], "unit": units})
     n = len(asked.schema) - len(embed.ROW) - len(asked.flags)
     first = [float(column[0]) for column in columns[: asked.size if isinstance(model, Kept) else n]]
     if not isinstance(model, Kept):
