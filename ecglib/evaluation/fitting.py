@@ -37,6 +37,7 @@ class Recipe:
     min_steps: int = 0
     warmup: float = 0.0  # share of the steps
     schedule: str = "constant"
+    average: float = 0.0  # horizon of the moving average of the weights, as a share of the steps; 0 = none
     encoder_rate: float = 1.0  # learning rate of the encoder as a share of the head's
     patience: int = 0  # epochs without a better validation, after which training ends
     select: str = "auroc"  # what is better on validation: "auroc" or "loss"
@@ -44,21 +45,23 @@ class Recipe:
 
 
 _PLAIN = {"loss": "bce"}
+_OF_PROBES = dict(min_steps=100, warmup=0.1, schedule="cosine", average=probing.Settings.average)
+_OF_PROBES |= dict(objective=probing.SUPERVISED)
 RECIPES = {
     "study": Recipe(
         "the fine-tuning of this study's probes",
         *(probing.FINETUNE_LR, 0.01, 64, 25),
-        **dict(min_steps=100, warmup=0.1, schedule="cosine", objective=probing.SUPERVISED),
+        **_OF_PROBES,
     ),
     "scratch": Recipe(
         "the training from scratch of this study's probes",
         *(probing.SCRATCH_LR, 0.01, 64, 25),
-        **dict(min_steps=100, warmup=0.1, schedule="cosine", objective=probing.SUPERVISED),
+        **_OF_PROBES,
     ),
     "two-rates": Recipe(
         "as study, the encoder at a tenth of the head's learning rate and stopped early",
         *(probing.FINETUNE_LR, 0.01, 64, 25),
-        **dict(min_steps=100, warmup=0.1, schedule="cosine", objective=probing.SUPERVISED),
+        **_OF_PROBES,
         encoder_rate=0.1,
         patience=5,
     ),
@@ -255,6 +258,7 @@ def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progr
     settings = train.Settings(steps, recipe.batch_size, recipe.lr, recipe.weight_decay)
     settings.warmup, settings.seed, settings.select = round(recipe.warmup * steps), seed, "best"
     settings.val_every, settings.checkpoint_every = every, max(1, steps // CHECKPOINTS)
+    settings.average = max(0.0, 1 - 1 / (recipe.average * steps)) if recipe.average else 0.0
     settings.schedule, settings.encoder_rate, settings.patience = recipe.schedule, recipe.encoder_rate, recipe.patience
     train.fit(
         objective,
