@@ -96,6 +96,7 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
 PART = click.option("--part", default="", metavar="I/N", help="one of N array jobs; `ecglib merge OUT` ends them")
 DASK = click.option("--dask", default="", metavar="FILE", help="scheduler file of a Dask cluster that --workers run on")
 WORKERS = click.option("--workers", default=2, type=click.IntRange(1), show_default=True, help="shares, with --dask")
+WAIT_S = 60  # for the workers of a cluster
 SHOWN_S = 10.0  # between two lines of progress, at most
 FIRST_DROPPED = (
     "head",
@@ -140,7 +141,8 @@ def _quiet() -> bool:
 def cluster(scheduler: str, part: str = ""):
     """A client of the Dask cluster that a scheduler file names is open in the block; "": none is asked for.
 
-    Raises EcgError without Dask, for a file that is not there, and for a part of a run beside a cluster.
+    Raises EcgError without Dask, for a file that is not there, for a part of a run beside a cluster, and where no two
+    workers have come in WAIT_S: with one alone, joblib would compute all in this process.
     """
     if not scheduler:
         yield
@@ -154,7 +156,12 @@ def cluster(scheduler: str, part: str = ""):
         from dask.distributed import Client
     except ImportError as error:
         raise EcgError("Dask is not installed", field="dask", fix="pip install 'dask[distributed]'") from error
-    with Client(scheduler_file=scheduler):
+    with Client(scheduler_file=scheduler) as client:
+        try:
+            client.wait_for_workers(2, timeout=WAIT_S)
+        except TimeoutError as error:
+            fix = f"start them: dask worker --scheduler-file {scheduler}"
+            raise EcgError("fewer than two workers on this cluster", file=scheduler, field="dask", fix=fix) from error
         yield
 
 

@@ -378,8 +378,11 @@ def _label_line(label: dict) -> str:
 def said(kept: Kept, cohort, rows, name: str = "kept model"):
     """What a kept model says of records of a cohort, in the columns of `reporting.one_ecg.calls`.
 
-    rows: their numbers; name: of the model. Probability and threshold are calibrated.
+    rows: their numbers; name: of the model. Probability and threshold are calibrated. EcgError for a model of a number.
     """
+    if kept.is_number:
+        fix = "take one of statements here; ecglib predict writes the number"
+        raise EcgError(f"{name} says a number, no statements", field="kind", fix=fix)
     ids = cohort.records["record_id"].astype(str).to_numpy()[rows]
     (p,) = per_record(ids, kept.of_rows(cohort, rows))
     first, n = cohort.records.iloc[rows].drop_duplicates("record_id"), len(kept.labels)

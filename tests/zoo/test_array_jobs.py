@@ -17,6 +17,7 @@ from crude_corpus import crude_ecg, tall_or_not
 from ecglib import EcgError, models, zoo
 from ecglib.data import shares, wfdb_io
 from ecglib.data.recording import LEADS
+from ecglib.pipeline import command_help
 from ecglib.pipeline.cli import main
 from ecglib.zoo import embed, fit, kept, predict
 
@@ -199,13 +200,18 @@ def test_a_cluster_of_two_workers_of_which_one_is_killed_gives_the_bytes_of_one_
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
-def test_a_command_spreads_over_the_cluster_of_a_scheduler_file(place, tmp_path, capsys):
+def test_a_command_spreads_over_the_cluster_of_a_scheduler_file(place, tmp_path, capsys, monkeypatch):
     distributed = pytest.importorskip("distributed")
     words = ["predict", str(place / "model"), str(place / "raw"), "--batch", "1", "--dask", str(tmp_path / "s.json")]
     assert main([*words, "--out", str(tmp_path / "s.csv")]) == 2
     assert "no scheduler file -> start it: dask scheduler --scheduler-file" in capsys.readouterr().err
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         (tmp_path / "s.json").write_text(json.dumps(cluster.scheduler.identity()))
+        with monkeypatch.context() as hasty:
+            hasty.setattr(command_help, "WAIT_S", 0.1)
+            assert main([*words, "--out", str(tmp_path / "s.csv")]) == 2
+        assert "fewer than two workers on this cluster -> start them: dask worker" in capsys.readouterr().err
+        cluster.scale(2)
         assert main([*words, "--out", str(tmp_path / "s.csv"), "--workers", "2"]) == 0
     assert "21 records, 1 refused" in capsys.readouterr().out
     assert main([*words, "--out", str(tmp_path / "s.csv"), "--part", "1/2"]) == 2
