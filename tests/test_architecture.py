@@ -43,6 +43,7 @@ ONLY = {  # third-party library -> packages (or single files) that may import it
     "defusedxml": {"ecglib.data.device_formats"},
     "h5py": {"ecglib.datasets"},
     "pyarrow": {"ecglib.data", "ecglib.evaluation.predictions", "ecglib.zoo.embed", "ecglib.zoo.predict"},
+    "dask": {"ecglib.pipeline.command_help"},
     "joblib": {"ecglib.data.packing", "ecglib.zoo.array_jobs", "ecgsim.hospitals"},
     "sklearn": {"ecglib.evaluation", "ecglib.rhythm"},
     "safetensors": {"ecglib.models", "ecglib.training.checkpoint", "ecglib.zoo"},

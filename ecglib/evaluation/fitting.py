@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -250,7 +251,7 @@ def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progr
     objective = objectives.build("supervised", encoder, seed=seed, **terms, n_labels=len(data.labels))
     if start is not None:
         start(objective)
-    validate = _validation(val_data, recipe.select)
+    validate = partial(_validated_number if isinstance(data, NumberData) else _validated, val_data, recipe.select)
     epoch = max(1, len(data) // recipe.batch_size)
     steps = max(recipe.min_steps, recipe.epochs * epoch)
     told = Told(steps, "step", progress)
@@ -271,29 +272,23 @@ def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progr
     return objective
 
 
-def _validation(data, select: str):
-    """The function that judges an objective on validation data: val_loss, and val_score, of which more is better.
+def _validated(data, select: str, model) -> dict[str, float]:
+    """val_loss, and val_score, of which more is better, of an objective on validation data.
 
-    data: CohortData with labels, or NumberData, of which the mean absolute error counts; select: as of Recipe.
+    data: CohortData with labels; select: as of Recipe.
     """
-    if isinstance(data, NumberData):
-        numbers = data.numbers.numpy()
-
-        def error(model) -> dict[str, float]:
-            truth, p = per_record(data.record_ids, numbers, probing.mean_logits(model, data).numpy())
-            off = np.abs(p - truth)
-            huber = np.where(off < 1, off**2 / 2, off - 0.5)  # that of the loss, at its threshold 1
-            return {"val_loss": float(huber.mean()), "val_score": -float((off if select == "auroc" else huber).mean())}
-
-        return error
     y = observed(label_states(data.cohort, data.rows, data.labels))
+    truth, p = per_record(data.record_ids, y, probing.probabilities(model, data))
+    loss = float(np.nanmean(classifiers.bce(truth, p)))
+    return {"val_loss": loss, "val_score": metrics.macro_auroc(truth, p) if select == "auroc" else -loss}
 
-    def validate(model) -> dict[str, float]:
-        truth, p = per_record(data.record_ids, y, probing.probabilities(model, data))
-        loss = float(np.nanmean(classifiers.bce(truth, p)))
-        return {"val_loss": loss, "val_score": metrics.macro_auroc(truth, p) if select == "auroc" else -loss}
 
-    return validate
+def _validated_number(data: NumberData, select: str, model) -> dict[str, float]:
+    """As `_validated`, of an objective for a number: in place of the AUROC counts the mean absolute error."""
+    truth, p = per_record(data.record_ids, data.numbers.numpy(), probing.mean_logits(model, data).numpy())
+    off = np.abs(p - truth)
+    loss = float(np.where(off < 1, off**2 / 2, off - 0.5).mean())  # Huber's, at the threshold of the training loss
+    return {"val_loss": loss, "val_score": -float(off.mean()) if select == "auroc" else -loss}
 
 
 def thresholds(y, p, rule: str = "youden") -> np.ndarray:

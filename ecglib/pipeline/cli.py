@@ -122,12 +122,13 @@ def generate(out, sections, given):
 @command_help.PART
 @command_help.DASK
 @_section_options
-def pack(name, dataset, root, options, workers, detector, out, part, dask, sections, given):
+def pack(name, dataset, root, options, workers, detector, out, sections, given, **where):
     """Pack a corpus into arrays and tables; NAME is the name of the cohort."""
     from ecglib import datasets
     from ecglib.data import cohort, packing_shares
     from ecglib.pipeline import stages
 
+    part, dask = where["part"], where["dask"]
     settings = {"options": {}, **_parameters(sections, given), "workers": workers}
     require_type("options", settings["options"], dict, "mapping")
     settings["options"] = settings["options"] | dict(options)

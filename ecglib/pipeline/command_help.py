@@ -96,6 +96,7 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
 PART = click.option("--part", default="", metavar="I/N", help="one of N array jobs; `ecglib merge OUT` ends them")
 DASK = click.option("--dask", default="", metavar="FILE", help="scheduler file of a Dask cluster that --workers run on")
 WORKERS = click.option("--workers", default=2, type=click.IntRange(1), show_default=True, help="shares, with --dask")
+WHERE = ("part", "dask", "workers")  # options of a run that may be shared
 WAIT_S = 60  # for the workers of a cluster
 SHOWN_S = 10.0  # between two lines of progress, at most
 FIRST_DROPPED = (

@@ -100,16 +100,17 @@ def _verify(packs, names) -> None:
 @DASK
 @WORKERS
 @_weight_options
-def embed(model, folders, out, crop, lead_names, records, weights, file, accept, part, dask, workers, **options):
+def embed(model, folders, out, crop, lead_names, records, weights, file, accept, **options):
     """Features of a published MODEL for every WFDB record below some FOLDERS."""
     from ecglib.zoo import embed
 
     network = _published(f"{model}@{crop}" if crop else model, weights, file, accept)
     options |= {"pattern": records, "lead_names": {name: lead or "" for name, lead in lead_names}}
-    done = command_help.spread(partial(embed.run, network, folders, out, **options), out, part, dask, workers)
+    where = {name: options.pop(name) for name in command_help.WHERE}
+    done = command_help.spread(partial(embed.run, network, folders, out, **options), out, **where)
     print(", ".join(f"{step.removesuffix('_s')} {done[step]:.1f} s" for step in embed.STEPS))
-    if part:
-        print(command_help.part_done(part, done["records"], out))
+    if where["part"]:
+        print(command_help.part_done(where["part"], done["records"], out))
     else:
         print(f"{out}: {done['records']:,} records, {done['refused']:,} refused")
 
@@ -247,7 +248,7 @@ def fit(cohort, out, task, **options):
 @WORKERS
 @_LEAD_NAMES
 @_weight_options
-def predict(model, paths, out, plot, batch, records, detector, part, dask, workers, lead_names, **published):
+def predict(model, paths, out, plot, batch, records, detector, lead_names, **published):
     """What a MODEL (a folder of `fit`, or zoo:ecgfounder) says of WFDB records: a table, or one record in words."""
     from ecglib import zoo
     from ecglib.pipeline import model_commands
@@ -255,8 +256,9 @@ def predict(model, paths, out, plot, batch, records, detector, part, dask, worke
     names = {name: lead or "" for name, lead in lead_names}
     if not out and (len(paths) > 1 or Path(paths[0]).is_dir()):
         raise EcgError("several records need a table", field="out", fix="add --out scores.csv")
-    if (part or dask) and not out:
-        name = "part" if part else "dask"
+    where = {name: published.pop(name) for name in command_help.WHERE}
+    if (where["part"] or where["dask"]) and not out:
+        name = "part" if where["part"] else "dask"
         raise EcgError("a part is of a table", field=name, fix=f"add --out scores.csv, or leave --{name} out")
     if plot and out:
         raise EcgError("a sheet is of one record, a table of many", field="plot", fix="leave out --out or --plot")
@@ -264,7 +266,6 @@ def predict(model, paths, out, plot, batch, records, detector, part, dask, worke
     asked = model_commands.model(model, lambda name: _published(name, **published))
     if out:
         options = {"batch": batch, "pattern": records, "lead_names": names, "detector": detector}
-        where = {"part": part, "dask": dask, "workers": workers}
         model_commands.predicted(asked, paths, out, options, where)
     else:
         model_commands.told(asked, paths[0], plot, names, detector)

@@ -183,23 +183,23 @@ def explained(asked: kept.Kept, path: str, statement: str, method: str, plot: st
     peaks = asked.peaks(facts)
     beats = None if peaks is None else torch.from_numpy(peaks)[None]
     score = explanation.logit(probe, [asked.labels.index(statement)], there, beats)
-    if asked.is_number:
-        value, unit = (
-            asked.probabilities(x.numpy(), None if beats is None else peaks[None])[0, 0],
-            asked.info["labels"][0]["unit"],
-        )
-        said = f"{statement} {value:.4g} {unit} by {asked.info['name']}; {method}"
-    else:
-        p = float(explanation.ask(score, x).sigmoid())
-        said = f"{statement}, probability {p:.2f} by {asked.info['name']}; {method}"
     attribution = EXPLAINED[method](probe, score, x, x.shape[-1] / asked.plan.seconds)[0].numpy()
     at, old = (np.linspace(0, 1, n, endpoint=False) for n in (signal.shape[-1], x.shape[-1]))
     attribution = np.stack([np.interp(at, old, lead) for lead in attribution])  # networks may read another rate
-    title = f"{recording.record_id}: {said}"
+    said = _answer(asked, statement, score, x, peaks)
+    title = f"{recording.record_id}: {said} by {asked.info['name']}; {method}"
     style.use()
     sheet = {"lead_mask": there[0].numpy(), "seconds": asked.plan.seconds, "title": title}
     ax = explanation_figures.over_paper(signal, attribution, asked.plan.fs, asked.leads, **sheet)
     print(f"{title}\n{_by_lead(attribution, asked.leads)}\nsheet: {one_ecg.write(ax, Path(plot))}")
+
+
+def _answer(asked: kept.Kept, statement: str, score, x: torch.Tensor, peaks) -> str:
+    """What a model says of one input x (1, lead, time), in words; score: of its statement; peaks: (beat,), or None."""
+    if not asked.is_number:
+        return f"{statement}, probability {float(explanation.ask(score, x).sigmoid()):.2f}"
+    value = asked.probabilities(x.numpy(), None if peaks is None else peaks[None])[0, 0]
+    return f"{statement} {value:.4g} {asked.info['labels'][0]['unit']}"
 
 
 def _by_lead(attribution, leads) -> str:

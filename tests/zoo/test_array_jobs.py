@@ -188,8 +188,11 @@ def test_a_cluster_of_two_workers_of_which_one_is_killed_gives_the_bytes_of_one_
         return job
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with distributed.Client(cluster):
+        with distributed.Client(cluster) as client:
             for name, (run, model) in runs.items():
+                client.wait_for_workers(
+                    2, timeout=120
+                )  # the killed one is started again; one alone joblib does not use
                 whole = run(model, [place / "raw"], tmp_path / "one" / name, batch=1, progress=quiet)
                 out, marker = tmp_path / "two" / name, tmp_path / f"{name} killed"
                 lines = []

@@ -128,7 +128,7 @@ def test_training_minimises_the_huber_loss_of_standardised_numbers(place, tmp_pa
     options = dict(seed=0, folder=tmp_path, progress=quiet)
     objective = fitting.network(models.build("net1d", "small", 12, **TINY), data, val, recipe, **options)
     assert objective.loss == "huber"
-    judged = fitting._validation(val, "loss")(objective)
+    judged = fitting._validated_number(val, "loss", objective)
     with np.errstate(all="raise"):
         import torch
 
