@@ -211,19 +211,25 @@ def write_rows(dataset_read, plan: Plan, rows: list[dict], first_rows: list[int]
     return out
 
 
-def prepare(recording: Recording, plan: Plan, peaks: bool = True, n_windows: int = 0) -> list[tuple[np.ndarray, dict]]:
+def prepare(
+    recording: Recording, plan: Plan, peaks: bool = True, n_windows: int = 0, measured: bool = True
+) -> list[tuple[np.ndarray, dict]]:
     """Return the windows of a recording: int16 microvolt (lead, n_times), zero-padded at the end, and their facts.
 
-    peaks: look for R peaks, and measure the beats, too. n_windows: so many (0: as many as are full, one at least).
+    peaks: look for R peaks, too; measured: and measure these beats. n_windows: so many (0: as many as are full, one at
+    least).
     """
     recording = recording.select(plan.leads)
     if plan.windows == "first":
         recording = cut(recording, 0, plan.seconds + MARGIN_S)
     signal = filters.resample(filled(recording), recording.fs, plan.fs, plan.fs_tolerance)
-    return [_window(recording, signal, k, plan, peaks) for k in range(n_windows or _n_windows(recording, plan))]
+    windows = range(n_windows or _n_windows(recording, plan))
+    return [_window(recording, signal, k, plan, peaks, measured) for k in windows]
 
 
-def _window(recording: Recording, signal: np.ndarray, k: int, plan: Plan, peaks: bool) -> tuple[np.ndarray, dict]:
+def _window(
+    recording: Recording, signal: np.ndarray, k: int, plan: Plan, peaks: bool, measured: bool
+) -> tuple[np.ndarray, dict]:
     raw = cut(recording, k * plan.seconds, plan.seconds)
     x = signal[:, k * plan.n_times : (k + 1) * plan.n_times] * raw.lead_mask[:, None]
     n_valid = x.shape[1]
@@ -240,7 +246,7 @@ def _window(recording: Recording, signal: np.ndarray, k: int, plan: Plan, peaks:
         "clipped_mask": bits((np.abs(microvolt) > _LARGEST).any(axis=1)),
         "peaks": np.asarray(samples, np.int32),
     }
-    if peaks:
+    if peaks and measured:
         facts["measured"] = handmade.of_record(stored, plan.fs, samples, plan.leads, raw.lead_mask)
     return counts, facts
 

@@ -34,8 +34,8 @@ read = datasets.load
 def records(root, *, seed: int = 0) -> pd.DataFrame:
     """List the studies of record_list.csv whose files are there, with an 80/10/10 split by patient.
 
-    seed: of the split, which depends on the table and this number only. Metadata: ecg_time; report: the lines of the
-    machine, one after the other. Raises EcgError for a study that stands there twice.
+    seed: of the split, which depends on the table and this number only. Metadata: ecg_time, recording_date (its day);
+    report: the lines of the machine, one after the other. Raises EcgError for a study that stands there twice.
     """
     path = Path(root) / TABLE
     table = datasets.text_table(path, ("subject_id", "study_id", "ecg_time", "path"))
@@ -49,6 +49,7 @@ def records(root, *, seed: int = 0) -> pd.DataFrame:
     out = out.assign(age=np.nan, sex="")
     out["report"] = _reports(Path(root) / MEASURED).reindex(out.record_id).fillna("").to_numpy()
     out["ecg_time"] = table.ecg_time.to_numpy(str)
+    out["recording_date"] = table.ecg_time.str[:10].to_numpy(str)  # what the dates of measurements are compared with
     out.attrs["notes"] = [NOTE]
     return datasets.with_files(out, path)
 

@@ -273,6 +273,10 @@ class Forest(NamedTuple):
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Probabilities (row, label) of x (row, feature), NaN allowed."""
+        return expit(self.outputs(x))
+
+    def outputs(self, x: np.ndarray) -> np.ndarray:
+        """The sums before the sigmoid, which of trees for a number are the number."""
         x, records = np.asarray(x, float), np.arange(len(x))[:, None]
         at = np.tile(self.roots, (len(x), 1))  # (row, tree)
         while (inner := self.left[at] > 0).any():
@@ -281,11 +285,11 @@ class Forest(NamedTuple):
             at = np.where(inner, np.where(left, self.left[at], self.right[at]), at)
         logits = np.tile(self.start, (len(x), 1))
         np.add.at(logits.T, self.labels, self.value[at].T)
-        return expit(logits)
+        return logits
 
 
 def forest(boosted: Boosted) -> Forest:
-    """The chosen trees of `boosting` as plain arrays."""
+    """The chosen trees of `boosting` as plain arrays; of `boosting_number` for Boosted([(model, n_trees)])."""
     columns, roots, labels, start, total = [], [], [], [], 0
     for label, (model, number) in enumerate(boosted.models):
         if not number:  # a constant

@@ -3,16 +3,19 @@
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import expit
 
 from ecglib import EcgError, objectives, require_known
 from ecglib.data.labels import ABSENT, PRESENT, UNKNOWN
-from ecglib.evaluation import classifiers, metrics, probing
+from ecglib.evaluation import classifiers, metrics, probing, tasks
 from ecglib.evaluation.predictions import label_states, observed, per_record
 from ecglib.training import train
+from ecglib.training.batches import CohortData
 
 CHECKPOINTS = 40  # of a training: a killed one repeats a fortieth at most
 VALIDATIONS = 10  # of a training without epochs of its own, evenly spread
@@ -35,6 +38,7 @@ class Recipe:
     min_steps: int = 0
     warmup: float = 0.0  # share of the steps
     schedule: str = "constant"
+    average: float = 0.0  # horizon of the moving average of the weights, as a share of the steps; 0 = none
     encoder_rate: float = 1.0  # learning rate of the encoder as a share of the head's
     patience: int = 0  # epochs without a better validation, after which training ends
     select: str = "auroc"  # what is better on validation: "auroc" or "loss"
@@ -42,21 +46,23 @@ class Recipe:
 
 
 _PLAIN = {"loss": "bce"}
+_OF_PROBES = dict(min_steps=100, warmup=0.1, schedule="cosine", average=probing.Settings.average)
+_OF_PROBES |= dict(objective=probing.SUPERVISED)
 RECIPES = {
     "study": Recipe(
         "the fine-tuning of this study's probes",
         *(probing.FINETUNE_LR, 0.01, 64, 25),
-        **dict(min_steps=100, warmup=0.1, schedule="cosine", objective=probing.SUPERVISED),
+        **_OF_PROBES,
     ),
     "scratch": Recipe(
         "the training from scratch of this study's probes",
         *(probing.SCRATCH_LR, 0.01, 64, 25),
-        **dict(min_steps=100, warmup=0.1, schedule="cosine", objective=probing.SUPERVISED),
+        **_OF_PROBES,
     ),
     "two-rates": Recipe(
         "as study, the encoder at a tenth of the head's learning rate and stopped early",
         *(probing.FINETUNE_LR, 0.01, 64, 25),
-        **dict(min_steps=100, warmup=0.1, schedule="cosine", objective=probing.SUPERVISED),
+        **_OF_PROBES,
         encoder_rate=0.1,
         patience=5,
     ),
@@ -99,6 +105,51 @@ class Labelled:
     def states(self, names, rows) -> np.ndarray:
         """Label states: int8 (row, label)."""
         return self.labels[list(names)].to_numpy()[self._rows[np.asarray(rows)]]
+
+
+class OfTask(tasks.Labelled):
+    """A cohort labelled by a task, binary or a number; centre, spread: of a number in the training rows, else 0, 1."""
+
+    def __init__(self, cohort, task: tasks.Task):
+        super().__init__(cohort, task)
+        self.kind, self.centre, self.spread = task.kind, 0.0, 1.0
+        if task.kind == "number" and len(rows := self.rows("train")):
+            self.centre, self.spread = float(self.truth[rows].mean()), float(self.truth[rows].std())
+
+    def standardised(self, rows) -> np.ndarray:
+        """The number, float64 (row, 1), centred and scaled as a head learns it."""
+        return (self.truth[np.asarray(rows)] - self.centre) / self.spread
+
+
+class NumberData(CohortData):
+    """Batches of an OfTask whose labels are its standardised numbers, float32 (batch, 1); `numbers` holds all."""
+
+    def __init__(self, labelled: OfTask, rows, leads, profile):
+        super().__init__(labelled, rows, leads, profile, list(labelled.labels.columns))
+        self.numbers = torch.from_numpy(labelled.standardised(rows).astype(np.float32))
+
+    def batch(self, index):
+        """As of CohortData."""
+        return super().batch(index)._replace(labels=self.numbers[index])
+
+
+def of_task(cohort, task: tasks.Task) -> OfTask:
+    """The cohort with what a task asks for. EcgError for statements and classes, and where there is nothing to learn.
+
+    A binary task needs both classes in training, a number two values; both need records in training and validation.
+    """
+    if task.kind not in ("binary", "number"):
+        fix = "name statements as labels; of classes make a binary task each: positive: {is: VALUE}"
+        raise EcgError(f"a {task.kind} task is not fitted", field="kind", fix=fix)
+    labelled = OfTask(cohort, task)
+    for split in ("train", "val"):
+        if not len(labelled.rows(split)):
+            reason = f"{task.definition} is known of no {split} record"
+            raise EcgError(reason, file=cohort.name, field=task.columns[0], fix="check column, rule and splits")
+    if len(np.unique(labelled.truth[labelled.rows("train")])) < 2:
+        reason = f"{task.definition} is the same in all training records"
+        raise EcgError(reason, file=cohort.name, field=task.columns[0], fix="check column and rule")
+    return labelled
 
 
 def targets(cohort, labels=(), columns=(), min_positives: int = 5, progress=print) -> Labelled:
@@ -192,20 +243,15 @@ class Told:
 def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progress, start=None):
     """The supervised objective, encoder and head trained on labels; the weights that validate best stay.
 
-    encoder: where to start; data, val_data: CohortData with labels; seed: of head and batches; folder: where a stopped
-    training goes on from; progress: told lines; start: called with the objective before the first step, such as to set
-    its head. EcgError where no label has both classes on validation.
+    encoder: where to start; data, val_data: CohortData with labels, or NumberData; seed: of head and batches; folder:
+    where a stopped training goes on from; progress: told lines; start: called with the objective before the first step,
+    such as to set its head. EcgError where no label has both classes on validation.
     """
-    objective = objectives.build("supervised", encoder, seed=seed, **recipe.objective, n_labels=len(data.labels))
+    terms = recipe.objective | ({"loss": "huber"} if isinstance(data, NumberData) else {})
+    objective = objectives.build("supervised", encoder, seed=seed, **terms, n_labels=len(data.labels))
     if start is not None:
         start(objective)
-    y = observed(label_states(val_data.cohort, val_data.rows, val_data.labels))
-
-    def validate(model) -> dict[str, float]:
-        truth, p = per_record(val_data.record_ids, y, probing.probabilities(model, val_data))
-        loss = float(np.nanmean(classifiers.bce(truth, p)))
-        return {"val_loss": loss, "val_score": metrics.macro_auroc(truth, p) if recipe.select == "auroc" else -loss}
-
+    validate = partial(_validated_number if isinstance(data, NumberData) else _validated, val_data, recipe.select)
     epoch = max(1, len(data) // recipe.batch_size)
     steps = max(recipe.min_steps, recipe.epochs * epoch)
     told = Told(steps, "step", progress)
@@ -213,6 +259,7 @@ def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progr
     settings = train.Settings(steps, recipe.batch_size, recipe.lr, recipe.weight_decay)
     settings.warmup, settings.seed, settings.select = round(recipe.warmup * steps), seed, "best"
     settings.val_every, settings.checkpoint_every = every, max(1, steps // CHECKPOINTS)
+    settings.average = max(0.0, 1 - 1 / (recipe.average * steps)) if recipe.average else 0.0
     settings.schedule, settings.encoder_rate, settings.patience = recipe.schedule, recipe.encoder_rate, recipe.patience
     train.fit(
         objective,
@@ -223,6 +270,25 @@ def network(encoder, data, val_data, recipe: Recipe, *, seed: int, folder, progr
         progress=lambda row: told(row["step"], f"; loss {row['loss']:.3g}"),
     )
     return objective
+
+
+def _validated(data, select: str, model) -> dict[str, float]:
+    """val_loss, and val_score, of which more is better, of an objective on validation data.
+
+    data: CohortData with labels; select: as of Recipe.
+    """
+    y = observed(label_states(data.cohort, data.rows, data.labels))
+    truth, p = per_record(data.record_ids, y, probing.probabilities(model, data))
+    loss = float(np.nanmean(classifiers.bce(truth, p)))
+    return {"val_loss": loss, "val_score": metrics.macro_auroc(truth, p) if select == "auroc" else -loss}
+
+
+def _validated_number(data: NumberData, select: str, model) -> dict[str, float]:
+    """As `_validated`, of an objective for a number: in place of the AUROC counts the mean absolute error."""
+    truth, p = per_record(data.record_ids, data.numbers.numpy(), probing.mean_logits(model, data).numpy())
+    off = np.abs(p - truth)
+    loss = float(np.where(off < 1, off**2 / 2, off - 0.5).mean())  # Huber's, at the threshold of the training loss
+    return {"val_loss": loss, "val_score": -float(off.mean()) if select == "auroc" else -loss}
 
 
 def thresholds(y, p, rule: str = "youden") -> np.ndarray:

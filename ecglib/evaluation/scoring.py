@@ -4,6 +4,7 @@ Scores may be what `ecglib predict` wrote ("p: AFIB", "calibrated: AFIB", "call:
 probability), as `predictions.parquet` is one, or a wide one with a column per label.
 """
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,21 +19,28 @@ from ecglib.evaluation.predictions import observed
 MACRO = "macro"
 RECORD = ("record", "record_id")  # columns that name a record
 RAW, CALIBRATED, CALL = "p: ", "calibrated: ", "call: "
+NUMBER = re.compile(r"number: (.+?)(?: \[(.*)\])?")  # column of a predicted number: "number: age [years]"
+NUMBERS = ("mae", "rmse", "r", "r2", "bias", "loa_low", "loa_high")  # statistics of numbers
 FEW = 10  # positives, below which the interval of a label is narrower than it says
 
 
 class Scores(NamedTuple):
-    """What somebody's model says: records (record,), labels, p, calibrated and call (record, label), NaN for none."""
+    """What somebody's model says: records (record,), labels, p, calibrated and call (record, label), NaN for none.
+
+    is_number: p holds numbers in their unit, not probabilities.
+    """
 
     records: np.ndarray
     labels: list
     p: np.ndarray
     calibrated: np.ndarray
     call: np.ndarray
+    is_number: bool = False
 
 
 class Truth(NamedTuple):
-    """What is so: records (record,), each under every name that the table gives it; patients; y (record, label)."""
+    """What is so: records (record,), each under every name that the table gives it; patients; y (record, label): states
+    or numbers, NaN where unknown."""
 
     records: list
     patients: np.ndarray
@@ -84,11 +92,34 @@ def _rows(y, values, patients, labels, statistic, shown, min_positives, resampli
     return rows
 
 
+def numbers(y, p, patients, labels, *, n=1000, seed=0) -> pd.DataFrame:
+    """Errors and agreement of predicted numbers with 95 % intervals over patients.
+
+    y: truth, NaN for unknown; p: predictions, both (record, label); n, seed: of the resamples.
+    Returns label, statistic (of NUMBERS), value, low, high, records; a statistic without a value has no row.
+    """
+    y, p, rows = np.asarray(y, float), np.asarray(p, float), []
+    for k, label in enumerate(labels):
+        known = ~np.isnan(y[:, k]) & ~np.isnan(p[:, k])
+        if not known.any():
+            fix = "give truth of the records that are scored"
+            raise EcgError(f"{label} is known of no scored record", field=label, fix=fix)
+        for statistic in NUMBERS:
+            data = y[known, k], p[known, k], np.asarray(patients)[known]
+            (each,) = bootstrap.per_label(bootstrap.replicates(*data, n, seed, statistic=statistic))
+            if not np.isnan([each.point, each.low, each.high]).any():
+                rows.append([label, statistic, each.point, each.low, each.high, int(known.sum())])
+    return pd.DataFrame(rows, columns=["label", "statistic", "value", "low", "high", "records"])
+
+
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """A `summary` for people: a row per label, a column per statistic, "0.912 (0.880 to 0.940)"."""
+    """A `summary`, or `numbers`, for people: a row per label, a column per statistic, "0.912 (0.880 to 0.940)"."""
     text = [f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in table.itertuples()]
     order = list(dict.fromkeys(table.label)), list(dict.fromkeys(table.statistic))
     wide = table.assign(text=text).pivot(index="label", columns="statistic", values="text").loc[order[0], order[1]]
+    if "positives" not in table:
+        wide.insert(0, "records", table.drop_duplicates("label").set_index("label").records.astype(str))
+        return wide.fillna("-")
     of_label = table[table.label != MACRO].drop_duplicates("label").set_index("label")
     few = of_label.positives.reindex(order[0]) < FEW
     wide.insert(
@@ -113,6 +144,10 @@ def read_scores(path) -> Scores:
     if table.index.duplicated().any():
         twice = table.index[table.index.duplicated()][0]
         raise EcgError(f"{twice} is there twice", file=path, field=record, fix="keep one row of each record")
+    if numbers_ := {name: match[1] for name in table if (match := NUMBER.fullmatch(str(name)))}:
+        empty = np.full((len(table), len(numbers_)), np.nan)
+        values = _block(table, list(numbers_)), empty, empty
+        return Scores(table.index.astype(str).to_numpy(), list(numbers_.values()), *values, is_number=True)
     raw = [name for name in table if str(name).startswith(RAW)]
     labels = [name.removeprefix(RAW) for name in raw]
     if not raw:  # anyone's columns: all of numbers from 0 to 1
@@ -161,33 +196,54 @@ def _block(table: pd.DataFrame, names: list) -> np.ndarray:
     return np.column_stack([pd.to_numeric(column).to_numpy(float, na_value=np.nan) for column in columns])
 
 
-def read_truth(path, **options) -> Truth:
+def read_truth(path, numbers=None, **options) -> Truth:
     """The truth from a packed cohort, or from a CSV, read as `ecglib pack --dataset folder` reads one.
 
-    path: folder of the cohort, or the CSV; options: those of `datasets.folder`, for a CSV.
+    path: folder of the cohort, or the CSV; numbers: names of the columns of numbers that count, in place of labels;
+    options: those of `datasets.folder`, for a CSV.
     """
     path, folder = Path(path), datasets.get("folder")
     if path.is_dir():
-        return _truth_of_cohort(cohort.open(path))
+        return _truth_of_cohort(cohort.open(path), numbers)
     if not path.is_file():
         raise EcgError("no such file", file=path, field="truth", fix="name a CSV with record, patient and labels")
-    given = dict(csv=path.name, **options)
+    given = dict(csv=path.name, **({} if numbers is None else {"labels": []}), **options)
     if "split" not in options and "split" not in [datasets.spelling(name) for name in _header(path)]:
         given["split"] = "external"
     records = folder.records(path.parent, **given)
-    states = folder.labels(path.parent, records, **given)
     below = [Path(name).relative_to(path.parent.resolve()).as_posix() for name in records.path]
     names = [(str(name), place) for name, place in zip(records.record_id, below, strict=True)]
-    y = observed(states.to_numpy(np.int8))
-    return Truth(names, records.patient_id.to_numpy(), list(states), y, records.split.to_numpy())
+    if numbers is None:
+        states = folder.labels(path.parent, records, **given)
+        y, labels = observed(states.to_numpy(np.int8)), list(states)
+    else:
+        y, labels = _true_numbers(records, numbers, path)
+    return Truth(names, records.patient_id.to_numpy(), labels, y, records.split.to_numpy())
 
 
-def _truth_of_cohort(packed) -> Truth:
+def _true_numbers(records: pd.DataFrame, names, path: Path) -> tuple[np.ndarray, list]:
+    """(numbers (record, column), names) of those columns of a table of records that are there."""
+    there = [name for name in names if name in records]
+    if not there:
+        fix = f"give it a column {names[0]}; columns: {', '.join(map(str, list(records)[:12]))}"
+        raise EcgError(f"the truth has no column {names[0]}", file=path, field=names[0], fix=fix)
+    try:
+        return np.column_stack([pd.to_numeric(records[name]).to_numpy(float) for name in there]), there
+    except (ValueError, TypeError) as error:
+        raise EcgError(
+            f"not all are numbers: {error}", file=path, field=there[0], fix="mend or empty the cell"
+        ) from error
+
+
+def _truth_of_cohort(packed, numbers=None) -> Truth:
     rows = np.sort(np.concatenate([packed.rows(["pretrain", "train", "val"]), probing.open_test(packed)]))
     records = packed.records.iloc[rows].drop_duplicates("record_id")
     names = list(zip(records.record_id.astype(str), records.file.astype(str), strict=True))
-    y = observed(packed.labels.loc[records.record_id].to_numpy(np.int8))
-    return Truth(names, records.patient_id.to_numpy(), list(packed.labels), y, records.split.to_numpy())
+    if numbers is None:
+        y, labels = observed(packed.labels.loc[records.record_id].to_numpy(np.int8)), list(packed.labels)
+    else:
+        y, labels = _true_numbers(records, numbers, packed.path)
+    return Truth(names, records.patient_id.to_numpy(), labels, y, records.split.to_numpy())
 
 
 def _header(path: Path) -> list[str]:
@@ -195,11 +251,11 @@ def _header(path: Path) -> list[str]:
 
 
 def evaluate(scores: Scores, truth: Truth, split: str = "", progress=print, **options) -> pd.DataFrame:
-    """`summary` of scores on the records that both tables have, for the labels that both have.
+    """`summary`, or `numbers`, of scores on the records that both tables have, for the labels that both have.
 
     split: of the truth table (""): all records; progress: told what was matched, and what was not; options: of
-    `summary`. Raises EcgError where they have no record or no label in common, and for records that cannot be told
-    apart.
+    `summary`, or of `numbers`. Raises EcgError where they have no record or no label in common, and for records that
+    cannot be told apart.
     """
     require_known("split", [split] if split else [], splits.SPLITS)
     labels = [name for name in scores.labels if name in truth.labels]
@@ -223,6 +279,8 @@ def evaluate(scores: Scores, truth: Truth, split: str = "", progress=print, **op
     if left:
         progress(f"{len(left)} scored labels are not in the truth: {', '.join(left[:8])}{' ...' if left[8:] else ''}")
     ours, theirs = ([names.index(name) for name in labels] for names in (scores.labels, truth.labels))
+    if scores.is_number:
+        return numbers(truth.y[np.ix_(k, theirs)], scores.p[np.ix_(i, ours)], truth.patients[k], labels, **options)
     parts = [values[np.ix_(i, ours)] for values in (scores.p, scores.calibrated, scores.call)]
     given = {
         name: part for name, part in zip(("calibrated", "call"), parts[1:], strict=True) if not np.isnan(part).all()

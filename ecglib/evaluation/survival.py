@@ -12,6 +12,22 @@ from ecglib.evaluation import bootstrap, metrics
 PAIRS = 2**24  # entries of a table of event x record that is held at a time
 
 
+FOLLOWED = {"died": "followup_days", "death": "followup_years"}  # event -> time, as the corpora name them
+
+
+def followed(records):
+    """(time, event) float (record,) of a table of records that has either pair of FOLLOWED; NaN: not followed.
+
+    The unit of the time is that of its column. Raises EcgError for a table with neither pair.
+    """
+    for event, time in FOLLOWED.items():
+        if event in records and time in records:
+            known = records[[time, event]].astype(float)
+            return known.where(known.notna().all(axis=1)).to_numpy().T
+    pairs = " or ".join(f"{event} and {time}" for event, time in FOLLOWED.items())
+    raise EcgError("nobody says who was followed for how long", field="death", fix=f"give the records {pairs}")
+
+
 def _concordance(time, event, risk):
     """Harrell's C: share of the usable pairs in which the higher risk has the earlier event; a tied risk counts half.
 

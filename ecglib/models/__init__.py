@@ -68,6 +68,11 @@ def _takes(architecture: type) -> frozenset[str]:
     return frozenset(inspect.signature(architecture.forward).parameters) & {"lead_mask", "peaks"}
 
 
+def reads_beats(encoder: nn.Module) -> bool:
+    """Whether an encoder is told the R peaks of its input."""
+    return "peaks" in _takes(type(encoder))
+
+
 def embed(encoder: nn.Module, x: torch.Tensor, lead_mask=None, peaks=None) -> torch.Tensor:
     """z (batch, dim) of x (batch, lead, time); lead_mask bool (batch, lead) goes to encoders that tell a missing lead
     from a flat one, peaks int64 (batch, n), samples of x or -1, to those that read heartbeats."""

@@ -120,20 +120,23 @@ def generate(out, sections, given):
 )
 @click.option("--out", required=True, metavar="FOLDER", help="folder to write")
 @command_help.PART
+@command_help.DASK
 @_section_options
-def pack(name, dataset, root, options, workers, detector, out, part, sections, given):
+def pack(name, dataset, root, options, workers, detector, out, sections, given, **where):
     """Pack a corpus into arrays and tables; NAME is the name of the cohort."""
     from ecglib import datasets
     from ecglib.data import cohort, packing_shares
     from ecglib.pipeline import stages
 
+    part, dask = where["part"], where["dask"]
     settings = {"options": {}, **_parameters(sections, given), "workers": workers}
     require_type("options", settings["options"], dict, "mapping")
     settings["options"] = settings["options"] | dict(options)
     if detector and part:
         fix = "leave --detector out, and write the same flags as a table: ecglib quality"
         raise EcgError("a part does not judge noise: every job would judge all recordings", field="detector", fix=fix)
-    with stages.guarded():
+    settings |= {"backend": "dask"} if dask else {}
+    with stages.guarded(), command_help.cluster(dask, part):
         corpus = datasets.get(dataset)
         if detector:
             from ecglib.pipeline import quality

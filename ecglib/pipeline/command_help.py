@@ -1,11 +1,13 @@
 """What the commands say beside their results: examples in each help, progress, datasets in words, narrow terminals."""
 
+import contextlib
 import inspect
 import re
 import shutil
 import textwrap
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
@@ -18,6 +20,7 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
         "ecglib pack ptb-xl --dataset ptbxl --root ptb-xl --option label_set=super-2198 --params pack --out cohort",
         "ecglib pack ward --dataset folder --root my_ecgs --detector results/noise/detector.json --out cohort",
         "ecglib pack clinic --dataset folder --root my_ecgs --out cohort --part 2/8    (second of eight jobs)",
+        "ecglib pack clinic --dataset folder --root my_ecgs --out cohort --workers 64 --dask scheduler.json",
     ],
     "run": ["ecglib run notebooks/01_data_exploration.ipynb --params explore --out results/scratch/explore"],
     "data": ["ecglib data"],
@@ -32,11 +35,14 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
         "ecglib fit results/cohorts/clinic --encoder results/pretrain/twelve-byol --labels AFIB,LVH --out model",
         "ecglib fit results/cohorts/clinic --encoder features --out model",
         "ecglib fit results/cohorts/clinic --encoder results/pretrain/twelve-byol --how lora --rank 4 --out model",
+        "ecglib fit results/cohorts/A --encoder scratch --task age --out model    (a task of params.yaml)",
+        "ecglib fit my --encoder scratch --task 'low={kind: binary, columns: lvef, positive: {at_most: 40}}' --out m",
     ],
     "predict": [
         "ecglib predict model ward/0001",
         "ecglib predict model my_ecgs --out predictions.csv",
         "ecglib predict model my_ecgs --out predictions.csv --detector results/noise/detector.json",
+        "ecglib predict model my_ecgs --out predictions.csv --workers 8 --dask scheduler.json",
     ],
     "explain": ["ecglib explain model ward/0001 --statement AFIB --plot why.svg"],
     "holter": [
@@ -88,6 +94,10 @@ EXAMPLES = {  # below the help of a command; a test sees that each has some and 
     ],
 }
 PART = click.option("--part", default="", metavar="I/N", help="one of N array jobs; `ecglib merge OUT` ends them")
+DASK = click.option("--dask", default="", metavar="FILE", help="scheduler file of a Dask cluster that --workers run on")
+WORKERS = click.option("--workers", default=2, type=click.IntRange(1), show_default=True, help="shares, with --dask")
+WHERE = ("part", "dask", "workers")  # options of a run that may be shared
+WAIT_S = 60  # for the workers of a cluster
 SHOWN_S = 10.0  # between two lines of progress, at most
 FIRST_DROPPED = (
     "head",
@@ -126,6 +136,45 @@ def _quiet() -> bool:
     """Whether the command line was told to show results only."""
     context = click.get_current_context(silent=True)
     return bool(context and context.find_root().params.get("quiet"))
+
+
+@contextlib.contextmanager
+def cluster(scheduler: str, part: str = ""):
+    """A client of the Dask cluster that a scheduler file names is open in the block; "": none is asked for.
+
+    Raises EcgError without Dask, for a file that is not there, for a part of a run beside a cluster, and where no two
+    workers have come in WAIT_S: with one alone, joblib would compute all in this process.
+    """
+    if not scheduler:
+        yield
+        return
+    if part:
+        raise EcgError("a cluster makes all parts", field="part", fix="leave --part or --dask out")
+    if not Path(scheduler).is_file():
+        fix = f"start it: dask scheduler --scheduler-file {scheduler}"
+        raise EcgError("no scheduler file", file=scheduler, field="dask", fix=fix)
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise EcgError("Dask is not installed", field="dask", fix="pip install 'dask[distributed]'") from error
+    with Client(scheduler_file=scheduler) as client:
+        try:
+            client.wait_for_workers(2, timeout=WAIT_S)
+        except TimeoutError as error:
+            fix = f"start them: dask worker --scheduler-file {scheduler}"
+            raise EcgError("fewer than two workers on this cluster", file=scheduler, field="dask", fix=fix) from error
+        yield
+
+
+def spread(job, out, part: str, dask: str, workers: int) -> dict:
+    """Run a job that writes `out`, here or as `workers` shares on a cluster; returns what it says.
+
+    job: as of `embed.shared`; part: as of `embed.run`; dask: as of `cluster`.
+    """
+    from ecglib.zoo import embed
+
+    with cluster(dask, part):
+        return embed.shared(job, out, workers, progress=say) if dask else job(part=part, progress=say)
 
 
 def part_done(part: str, records: int, out) -> str:

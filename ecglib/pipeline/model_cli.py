@@ -4,13 +4,14 @@ As in `cli`, which takes them up, libraries are imported inside the commands.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ecglib import EcgError
 from ecglib.pipeline import command_help
-from ecglib.pipeline.command_help import PART, Assignments, names_of
+from ecglib.pipeline.command_help import DASK, PART, WORKERS, Assignments, names_of
 from ecglib.pipeline.stages import ROOT
 
 PACKS = ROOT / "tests/packs"
@@ -102,6 +103,8 @@ def _verify(packs, names) -> None:
 @_FS_TOLERANCE
 @click.option("--records", default="**/*.hea", show_default=True, metavar="GLOB", help="which headers")
 @PART
+@DASK
+@WORKERS
 @_weight_options
 def embed(model, folders, out, crop, lead_names, records, weights, file, accept, **options):
     """Features of a published MODEL for every WFDB record below some FOLDERS."""
@@ -109,10 +112,11 @@ def embed(model, folders, out, crop, lead_names, records, weights, file, accept,
 
     network = _published(f"{model}@{crop}" if crop else model, weights, file, accept)
     options |= {"pattern": records, "lead_names": {name: lead or "" for name, lead in lead_names}}
-    done = embed.run(network, folders, out, progress=command_help.say, **options)
+    where = {name: options.pop(name) for name in command_help.WHERE}
+    done = command_help.spread(partial(embed.run, network, folders, out, **options), out, **where)
     print(", ".join(f"{step.removesuffix('_s')} {done[step]:.1f} s" for step in embed.STEPS))
-    if options["part"]:
-        print(command_help.part_done(options["part"], done["records"], out))
+    if where["part"]:
+        print(command_help.part_done(where["part"], done["records"], out))
     else:
         print(f"{out}: {done['records']:,} records, {done['refused']:,} refused")
 
@@ -212,6 +216,7 @@ def _names(text: str) -> tuple:
 @click.option("--encoder", required=True, help="folder, name in results/pretrain, zoo:NAME, scratch, features")
 @click.option("--labels", default="", metavar="A,B", help="statements to learn (default: all that are frequent enough)")
 @click.option("--columns", default="", metavar="A,B", help="binary columns of the records instead: dead, sex=male")
+@click.option("--task", default="", metavar="TASK", help="a number or rule instead: NAME={...}, or one of params.yaml")
 @click.option("--how", default="", metavar="linear|finetune|lp-ft|lora", help="default: what fits the encoder")
 @click.option("--recipe", default="", help="of fine-tuning: study, lora, two-rates, clef, ecgfounder, scratch")
 @click.option("--rank", default=0, help="of low-rank adapters, --how lora  [default: 8]")
@@ -223,10 +228,11 @@ def _names(text: str) -> tuple:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--name", default="", help="of the model (default: the folder's)")
 @_weight_options
-def fit(cohort, out, **options):
-    """Fit a classifier to a packed COHORT and keep it: thresholds, calibration, scores, model card."""
+def fit(cohort, out, task, **options):
+    """Fit a classifier, or a regression, to a packed COHORT and keep it: thresholds, calibration, scores, card."""
     from ecglib.pipeline import model_commands
 
+    options["task"] = model_commands.task(task, ROOT / "params.yaml")
     options |= {name: _names(options[name]) for name in ("labels", "columns", "leads")}
     model_commands.fitted(cohort, out, options, command_help.say)
 
@@ -244,10 +250,12 @@ def fit(cohort, out, **options):
     "--detector", default="", metavar="FILE", help="also say whether each is noisy: detector.json of notebook 14"
 )
 @PART
+@DASK
+@WORKERS
 @_LEAD_NAMES
 @_FS_TOLERANCE
 @_weight_options
-def predict(model, paths, out, plot, records, detector, part, lead_names, fs_tolerance, **more):
+def predict(model, paths, out, plot, records, detector, lead_names, fs_tolerance, **more):
     """What a MODEL (a folder of `fit`, or zoo:ecgfounder) says of WFDB records: a table, or one record in words."""
     from ecglib import zoo
     from ecglib.pipeline import model_commands
@@ -256,16 +264,18 @@ def predict(model, paths, out, plot, records, detector, part, lead_names, fs_tol
     names = {name: lead or "" for name, lead in lead_names}
     if not out and (len(paths) > 1 or Path(paths[0]).is_dir()):
         raise EcgError("several records need a table", field="out", fix="add --out scores.csv")
-    if part and not out:
-        raise EcgError("a part is of a table", field="part", fix="add --out scores.csv, or leave --part out")
+    where = {name: published.pop(name) for name in command_help.WHERE}
+    if (where["part"] or where["dask"]) and not out:
+        name = "part" if where["part"] else "dask"
+        raise EcgError("a part is of a table", field=name, fix=f"add --out scores.csv, or leave --{name} out")
     if plot and out:
         raise EcgError("a sheet is of one record, a table of many", field="plot", fix="leave out --out or --plot")
     zoo.require_published(model, published)
     asked = model_commands.model(model, lambda name: _published(name, **published))
     if out:
-        options = {"batch": batch, "pattern": records, "lead_names": names, "detector": detector, "part": part}
+        options = {"batch": batch, "pattern": records, "lead_names": names, "detector": detector}
         options["fs_tolerance"] = fs_tolerance
-        model_commands.predicted(asked, paths, out, options, command_help.say)
+        model_commands.predicted(asked, paths, out, options, where)
     else:
         model_commands.told(asked, paths[0], plot, names, detector, fs_tolerance)
 

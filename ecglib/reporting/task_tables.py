@@ -169,18 +169,20 @@ def _group_rows(about, found, parts):
 def deaths_foretold(table, records, n=1000, seed=0):
     """How well predictions order the times until death: Harrell's C of each model, higher predictions dying first.
 
-    table: closed predictions of one task, label and fraction; records: with record_id, died (0/1), followup_days and
-    optimal_death, the logarithm of the true hazard. Returns encoder, mode, n, c, low, high; the last row is of somebody
-    who knows the hazard.
+    table: closed predictions of one task, label and fraction; records: with record_id, died (0/1) and followup_days, or
+    death and followup_years, NaN where not followed, who is left out. Returns encoder, mode, n, c, low, high; where
+    the records have optimal_death, the logarithm of the true hazard, the last row is of somebody who knows it.
     """
     known = records.drop_duplicates("record_id").set_index("record_id")
+    known = known.assign(**dict(zip(("time", "event"), survival.followed(known), strict=True))).dropna(subset="time")
     means = table.groupby(["encoder", "mode", "record_id"], observed=True)["prediction"].mean()
     asked = [(*model, part.droplevel([0, 1])) for model, part in means.groupby(level=[0, 1])]
-    asked.append(("hazard", "known", known["optimal_death"].loc[asked[0][2].index]))
+    if "optimal_death" in known:
+        asked.append(("hazard", "known", known["optimal_death"]))
     out = []
     for encoder, mode, risk in asked:
-        who = known.loc[risk.index]
-        times = [who[name].to_numpy(float) for name in ("followup_days", "died")]
+        who = known.loc[[name for name in asked[0][2].index if name in known.index]]
+        times, risk = [who[name].to_numpy() for name in ("time", "event")], risk.loc[who.index]
         drawn = survival.replicates(*times, risk.to_numpy(float), who["patient_id"].to_numpy(), n, seed)
         out.append([encoder, mode, len(who), *bootstrap.average(drawn)[:3]])
     return pd.DataFrame(out, columns=["encoder", "mode", "n", "c", "low", "high"])

@@ -6,9 +6,15 @@ order; `embed.merge` puts them together as one run would have, where all shares 
 """
 
 import json
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import joblib
+
+from ecglib import EcgError, workers_started
 from ecglib.data.files import write_atomic
 from ecglib.data.shares import NOTE, Part, complete
 
@@ -41,6 +47,30 @@ def finished(out: Path) -> tuple[Note, list[Path], list[Path]]:
     notes, folders = complete(out, _read, lambda note: note, kind="", what=what, command=command)
     places = [folders[k % len(folders)] for k in range(len(notes[0].chunks))]
     return notes[0], [folder / name for folder, name in zip(places, notes[0].chunks, strict=True)], folders
+
+
+def spread(job: Callable, workers: int, backend: str, progress=print) -> dict:
+    """Compute all shares of a run as tasks of a joblib backend; a task whose worker died is done again by another.
+
+    job: called with part="i/n" and progress, as `embed.run` and `predict.run` are; workers: number of shares; backend:
+    such as "dask" with a dask.distributed Client open (its workers must see the same files). progress: told of each
+    that is done. Returns the sums of what the shares say, and records_per_s of all together.
+    """
+    if workers < 1:
+        raise EcgError(f"workers={workers}", field="workers", fix="take one share for each worker of the cluster")
+    facts, start = Counter(), time.perf_counter()
+    tasks = (joblib.delayed(job)(part=f"{number}/{workers}", progress=_unsaid) for number in range(1, workers + 1))
+    with joblib.parallel_config(backend=backend, n_jobs=workers):
+        with workers_started():
+            shares = joblib.Parallel(return_as="generator")(tasks)
+        for number, share in enumerate(shares, 1):
+            facts.update(share)
+            progress(f"{number} of {workers} shares are done, {facts['records']:,} records")
+    return dict(facts) | {"records_per_s": facts["records"] / (time.perf_counter() - start)}
+
+
+def _unsaid(line: str) -> None:
+    """Progress of a share, which nobody sees where it is computed."""
 
 
 def _read(part: Part, folder: Path) -> Note | None:

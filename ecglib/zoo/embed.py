@@ -129,6 +129,15 @@ def merge(out, progress=print) -> dict:
     return _some(counts, out)
 
 
+def shared(job, out, workers: int, backend: str = "dask", progress=print) -> dict:
+    """Compute the shares of a run on a cluster and `merge` them: the bytes of one run.
+
+    job: `run`, or that of `predict`, as a functools.partial with all but `part` and `progress`; out: the file that it
+    names; workers, backend, progress: as of `array_jobs.spread`. Returns, and raises, what a run does.
+    """
+    return array_jobs.spread(job, workers, backend, progress) | merge(out, progress)
+
+
 def _written(note, files: list[Path], out: Path, folder: Path, progress) -> dict:
     """Write the table of all chunks and that of the refused, and tell what lacked; folder: for what is unfinished."""
     schema = pa.schema([(field.name, field.type) for field in pq.read_schema(files[0])], note.facts)

@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ecglib.data.files import claimed, output_folder, replace_folder, sha256, wr
 from ecglib.data.labels import set_name
 from ecglib.data.packing import unpack_bits
 from ecglib.data.profiles import profile
-from ecglib.evaluation import classifiers, embeddings, fitting, predictions, probing, scoring
+from ecglib.evaluation import classifiers, embeddings, fitting, predictions, probing, scoring, tasks
 from ecglib.evaluation.predictions import per_record
 from ecglib.training.batches import CohortData, run_inference
 from ecglib.zoo import kept, lora
@@ -51,7 +51,8 @@ class Settings:
     same from the head of the linear probe) or "lora" (low-rank adapters), "": what fits the encoder; recipe: of
     `recipes` ("": "study", "scratch" or "lora"); rank, alpha: of the adapters, as of `lora.LowRank` (0: `lora.RANK`
     and twice the rank).
-    labels, columns, min_positives: of `fitting.targets`; leads: names, for what is not pretrained (none: the cohort's).
+    labels, columns, min_positives: of `fitting.targets`; task: in their place, a binary one or a number; leads:
+    names, for what is not pretrained (none: the cohort's).
     recordings: folder of the corpus, where a published model reads its own rate ("": the packed signals); rule: of
     `metrics.threshold_at`; seed: of weights and batches; name: of the model ("": the folder's).
     weights, file, accept: of `zoo.load`.
@@ -73,6 +74,7 @@ class Settings:
     accept: str = ""
     rank: int = 0
     alpha: float = 0.0
+    task: tasks.Task | None = None
 
 
 @dataclass
@@ -100,12 +102,11 @@ def run(cohort_dir, out, settings: Settings, progress: Callable = print) -> dict
     out = output_folder(out, kept.wrote, [cohort_dir])
     cohort = cohorts.open(cohort_dir)
     settings, recipe = _checked(settings)
-    asked = settings.labels, settings.columns, settings.min_positives
     start = _start(settings, cohort)
     source = cohort
     if settings.recordings and isinstance(start.network, Model):
         source = datasets.Recordings(cohort, settings.recordings, start.network.card.chain.fs)
-    labelled = fitting.targets(source, *asked, progress)
+    labelled = _labelled(source, settings, progress)
     part = out.with_name(f".{out.name}.part")
     key = [repr(settings), start.content, source.content, cohort.info["sha256"], _versions()]
     with claimed(part, hashlib.sha256(json.dumps(key).encode()).hexdigest()):
@@ -119,6 +120,15 @@ def run(cohort_dir, out, settings: Settings, progress: Callable = print) -> dict
         replace_folder(done, out, kept.wrote)
         shutil.rmtree(part)
     return info
+
+
+def _labelled(cohort, settings: Settings, progress):
+    """The cohort with what is to be learned."""
+    if settings.task is None:
+        return fitting.targets(cohort, settings.labels, settings.columns, settings.min_positives, progress)
+    if settings.labels or settings.columns:
+        raise EcgError("labels or columns beside a task", field="task", fix="fit a model for each")
+    return fitting.of_task(cohort, settings.task)
 
 
 def _checked(settings: Settings) -> tuple[Settings, fitting.Recipe | None]:
@@ -141,7 +151,7 @@ def _checked(settings: Settings) -> tuple[Settings, fitting.Recipe | None]:
     require_known("recipe", [own["recipe"]] if own["recipe"] else [], recipes())
     own |= _ranked(settings, own["how"])
     require_known("rule", [settings.rule], ("youden", "f1"))
-    settings = Settings(**asdict(settings) | own)
+    settings = replace(settings, **own)
     return settings, recipes().get(settings.recipe)
 
 
@@ -232,7 +242,8 @@ class _Fit:
         self.labelled, self.start, self.settings, self.recipe = labelled, start, settings, recipe
         self.part, self.progress, self.adapters = part, progress, None
         self.rows = [labelled.rows(split) for split in ("train", "val")]
-        self.y = [fitting.truth(labelled, rows) for rows in self.rows]
+        self.is_number = labelled.kind == "number"
+        self.y = [labelled.standardised(r) if self.is_number else fitting.truth(labelled, r) for r in self.rows]
 
     def tensors(self) -> dict:
         """What model.safetensors is to hold."""
@@ -245,10 +256,20 @@ class _Fit:
             return self._trained()
         z, z_val = self._features()
         (y, y_val), seed = self.y, self.settings.seed
-        if how == "boosting":
-            return kept.tensors_of(None, forest=classifiers.forest(classifiers.boosting(z, y, z_val, y_val, seed)))
-        model = classifiers.linear(z, y, z_val, y_val).model
-        return kept.tensors_of(self.start.network, model.weight.T, model.bias)
+        if how != "boosting":
+            model = self._probe(z, z_val)
+            return kept.tensors_of(self.start.network, model.weight.T, model.bias)
+        if self.is_number:
+            boosted = classifiers.Boosted([tuple(classifiers.boosting_number(z, y, z_val, y_val, seed))])
+        else:
+            boosted = classifiers.boosting(z, y, z_val, y_val, seed)
+        return kept.tensors_of(None, forest=classifiers.forest(boosted))
+
+    def _probe(self, z, z_val):
+        """The linear model on features, weight (dim, label) and bias (label,): of a number by ridge regression."""
+        if self.is_number:
+            return classifiers.ridge(z, self.y[0], z_val, self.y[1])
+        return classifiers.linear(z, self.y[0], z_val, self.y[1]).model
 
     def _features(self) -> list[np.ndarray]:
         """Features (row, dim) of training and validation rows; what a killed fit has computed is there already."""
@@ -281,7 +302,11 @@ class _Fit:
         if settings.how == "lora":
             self.adapters = lora.Adapters(network, settings.rank, settings.alpha, settings.seed)
             self.progress(self.adapters.in_words())
-        data, val = (CohortData(self.labelled, rows, start.leads, start.profile, labels) for rows in self.rows)
+        given = self.labelled, start.leads, start.profile
+        if self.is_number:
+            data, val = (fitting.NumberData(self.labelled, rows, *given[1:]) for rows in self.rows)
+        else:
+            data, val = (CohortData(self.labelled, rows, *given[1:], labels) for rows in self.rows)
         options = dict(seed=settings.seed, folder=self.part / "training", progress=self.progress)
         if settings.how == "lp-ft":
             options["start"] = lambda objective: self._start_as_probe(objective, data, val)
@@ -302,7 +327,7 @@ class _Fit:
             return models.pooled(objective.encoder, *batch, pooling=objective.pooling)
 
         z, z_val = (run_inference(objective, features, some, kept.ROWS).numpy() for some in (data, val))
-        probe = classifiers.linear(z, self.y[0], z_val, self.y[1]).model
+        probe = self._probe(z, z_val)
         with torch.no_grad():
             objective.head.weight.copy_(torch.from_numpy(probe.weight.T))
             objective.head.bias.copy_(torch.from_numpy(probe.bias))
@@ -314,19 +339,16 @@ def _versions() -> dict[str, str]:
 
 def _described(labelled, start: _Start, settings: Settings, recipe, name: str, adapters=None) -> dict:
     """model.json but for thresholds, calibration and scores."""
-    of = {split: fitting.counts(labelled, split) for split in ("train", "val")}
-    labels = [
-        dict(name=label, threshold=None, slope=None, intercept=None)
-        | {f"{split}_{what}": int(of[split].loc[label, what]) for split in of for what in ("positives", "known")}
-        for label in labelled.labels.columns
-    ]
     config = None if start.network is None else start.network.config
     encoder = dict(name=start.name, config=config, in_words=start.in_words, content=start.content)
     encoder |= dict(pretrained_on=start.pretrained_on, licence=start.licence)
     whole = labelled.info
     signal = dict(fs=labelled.fs, seconds=whole["seconds"], windows=whole["windows"], leads=list(start.leads))
+    if start.network is not None and models.reads_beats(start.network):
+        signal |= dict(beat_leads=list(labelled.leads))
     signal |= dict(fs_tolerance=whole.get("fs_tolerance", 0.0), profile=kept.profile_facts(start.profile))
-    words = {"linear": "Linear probe on frozen features.", "boosting": "Boosted trees on hand-made features."}
+    probe = "Ridge regression" if labelled.kind == "number" else "Linear probe"
+    words = {"linear": f"{probe} on frozen features.", "boosting": "Boosted trees on hand-made features."}
     told = words.get(settings.how)
     if told is None:
         what = adapters.in_words() if adapters else "The whole network is trained"
@@ -335,8 +357,25 @@ def _described(labelled, start: _Start, settings: Settings, recipe, name: str, a
     info = dict(name=name, kind=labelled.kind, encoder=encoder, how=settings.how, how_in_words=told)
     info |= dict(recipe=recipe and {"name": settings.recipe, **asdict(recipe)}, seed=settings.seed, signal=signal)
     info |= dict(adapters=adapters.facts()) if adapters else {}
-    info |= dict(labels=labels, label_set=set_name(whole.get("label_set")), vocabulary=labelled.vocabulary)
+    info |= dict(task=dict(asdict(settings.task), definition=settings.task.definition)) if settings.task else {}
+    info |= dict(
+        labels=_label_facts(labelled), label_set=set_name(whole.get("label_set")), vocabulary=labelled.vocabulary
+    )
     return info | dict(fitted_on=_fitted_on(labelled, start.leads), notes=list(start.notes), packages=_versions())
+
+
+def _label_facts(labelled) -> list[dict]:
+    """What is said of each label before it is judged; of a number its unit, and how the head's output is scaled."""
+    of = {split: fitting.counts(labelled, split) for split in ("train", "val")}
+    facts = []
+    for label in labelled.labels.columns:
+        said = dict(name=label, threshold=None, slope=None, intercept=None)
+        counted = ("positives", "known")
+        if labelled.kind == "number":
+            task, counted = labelled.task, ("known",)
+            said |= dict(unit=task.unit, log=task.log, centre=labelled.centre, spread=labelled.spread)
+        facts.append(said | {f"{part}_{what}": int(of[part].loc[label, what]) for part in of for what in counted})
+    return facts
 
 
 def _fitted_on(labelled, leads) -> dict:
@@ -345,9 +384,12 @@ def _fitted_on(labelled, leads) -> dict:
     facts = dict(cohort=labelled.name, corpus=info["dataset"].get("corpus"), content=labelled.content)
     rows = labelled.rows("train")
     train = records.iloc[rows]
+    splits, known = ["train", "val", "test", "external"], records
+    if isinstance(labelled, fitting.OfTask):  # of the others nothing was learned
+        splits, known = [*splits, *labelled.task.train], records[~np.isnan(labelled.truth).all(1)]
     facts["splits"] = {
         split: dict(records=int(part.record_id.nunique()), patients=int(part.patient_id.nunique()))
-        for split, part in records[records.split.isin(["train", "val", "test", "external"])].groupby("split")
+        for split, part in known[known.split.isin(splits)].groupby("split")
     }
     facts["fs_recorded"] = sorted(float(fs) for fs in train.fs_recorded.unique())
     there = unpack_bits(train.lead_mask.to_numpy(), len(labelled.leads))
@@ -363,7 +405,21 @@ def _fitted_on(labelled, leads) -> dict:
 def _judged(info: dict, tensors: dict, labelled, rule: str, progress) -> dict:
     """model.json with thresholds and calibration from the validation patients, and scores on them and on the test."""
     model = kept.Kept({**info, "sha256": {}}, tensors)
-    y, p, patients = _answers(model, labelled, labelled.rows("val"))
+    answers = {"val": _answers(model, labelled, labelled.rows("val"))}
+    info |= {"rule": "" if model.is_number else rule, "metrics": {}}
+    if not model.is_number:
+        _decided(info, answers["val"], rule, progress)
+        model = kept.Kept({**info, "sha256": {}}, tensors)
+    if len(rows := probing.open_test(labelled)):
+        answers["test"] = _answers(model, labelled, rows)
+    for split, known in answers.items():
+        info["metrics"][split] = _scores(model, *known, info, split)
+    return info
+
+
+def _decided(info: dict, answers: tuple, rule: str, progress) -> None:
+    """Put thresholds and calibration of the labels into model.json, from what it says of validation patients."""
+    y, p, _ = answers
     cuts, (slope, intercept) = fitting.thresholds(y, p, rule), fitting.calibration(y, p)
     for label, *values in zip(info["labels"], cuts, slope, intercept, strict=True):
         known = [None if np.isnan(value) else float(value) for value in values]
@@ -372,29 +428,32 @@ def _judged(info: dict, tensors: dict, labelled, rule: str, progress) -> dict:
     if without:
         info["notes"].append(f"no threshold, since validation has one class only: {', '.join(without)}")
         progress(info["notes"][-1])
-    info |= {"rule": rule, "metrics": {}}
-    model = kept.Kept({**info, "sha256": {}}, tensors)
-    rows = probing.open_test(labelled)
-    for split, answers in (("val", (y, p, patients)), ("test", _answers(model, labelled, rows) if len(rows) else None)):
-        if answers is not None:
-            info["metrics"][split] = _scores(model, *answers, info, split)
-    return info
 
 
 def _answers(model, labelled, rows) -> tuple:
-    """(truth, probability, patient) of the records of rows, windows averaged."""
+    """(truth, probability or number, patient) of the records of rows, windows averaged."""
     records = labelled.records.iloc[rows]
-    ids = records["record_id"].astype(str).to_numpy()
-    y, p = per_record(ids, fitting.truth(labelled, rows), model.of_rows(labelled, rows))
-    return y.astype(np.int8), p, records.drop_duplicates("record_id")["patient_id"].astype(str).to_numpy()
+    ids, patients = records["record_id"].astype(str).to_numpy(), records.drop_duplicates("record_id")["patient_id"]
+    truth = labelled.truth[rows] if model.is_number else fitting.truth(labelled, rows)
+    y, p = per_record(ids, truth, model.of_rows(labelled, rows))
+    if not model.is_number:
+        return y.astype(np.int8), p, patients.astype(str).to_numpy()
+    # the model gives the number in its unit, and a logarithm is judged as one
+    return y, np.log(p) if labelled.task.log else p, patients.astype(str).to_numpy()
 
 
 def _scores(model, y, p, patients, info: dict, split: str) -> list[dict]:
-    """Rows of `scoring.summary`, rounded; none, and a note, where no label has both classes."""
+    """Rows of `scoring.summary`, rounded; none, and a note, where no label has both classes; `numbers` of a number."""
+    if model.is_number:
+        return _rounded(scoring.numbers(y, p, patients, model.labels))
     known = ((y == 1).any(0) & (y == 0).any(0)).any()
     if not known:
         info["notes"].append(f"no scores on the {split} patients: no label has both classes there")
         return []
     table = scoring.summary(y, p, patients, model.labels, call=model.calls(p), calibrated=model.calibrated(p))
+    return _rounded(table)
+
+
+def _rounded(table: pd.DataFrame) -> list[dict]:
     table[["value", "low", "high"]] = table[["value", "low", "high"]].round(6)
     return table.to_dict("records")

@@ -9,7 +9,7 @@ Nothing in it is ever executed. The bytes depend on the cohort, the encoder, the
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ TENSORS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
 FILES = (TENSORS, FACTS, CARD)
 FEATURES = "features"  # the encoder of a model on hand-made features
 NEEDED = ("kind", "name", "encoder", "how", "signal", "labels", "fitted_on", "metrics", "packages", "sha256")
+SHOWN_NUMBERS = ("mae", "r", "bias", "loa_low", "loa_high")  # the same for a number
 SHOWN = ("auroc", "auprc", "sensitivity", "specificity", "f1", "ece", "ece, calibrated")  # statistics on the card
 LOW_MV, HIGH_MV, DRIFT_MV = 0.2, 6.0, 0.5  # of `quality_flags`; median of PTB-XL 1.2 mV: a gain wrong by five shows
 ROWS = 64  # windows that the network reads at a time
@@ -48,11 +49,16 @@ class Kept:
             np.array([np.nan if label[key] is None else label[key] for label in info["labels"]], float)
             for key in ("threshold", "slope", "intercept")
         )
+        self.is_number = info["kind"] == "number"
+        if self.is_number:  # what the head says is standardised
+            self.centre, self.spread = (
+                np.array([label[key] for label in info["labels"]]) for key in ("centre", "spread")
+            )
         signal = info["signal"]
         self.leads, profile = tuple(signal["leads"]), signal["profile"]
         self.profile = profile and Profile(**{k: tuple(v) if isinstance(v, list) else v for k, v in profile.items()})
         self.plan = packing.plan(signal["fs"], signal["seconds"], self.leads, signal["windows"], signal["fs_tolerance"])
-        self.network, self.forest = None, None
+        self.network, self.forest, self.reads_beats = None, None, False
         recipe = info.get("recipe") or {}
         self.pooling = recipe.get("objective", {}).get("pooling", "")  # of the tokens that the head reads
         if info["encoder"]["name"] == FEATURES:
@@ -62,12 +68,42 @@ class Kept:
             prefix = "encoder."
             state = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
             _put_in(self.network, state)
+            self.reads_beats = models.reads_beats(self.network)
             self.weight, self.bias = tensors["head.weight"].numpy(), tensors["head.bias"].numpy()
 
     @property
     def content(self) -> str:
         """Checksum of the tensors."""
         return self.info["sha256"][TENSORS]
+
+    def windows(self, recording, plan=None) -> list[tuple[np.ndarray, dict]]:
+        """The windows of a recording as `packing.prepare`; R peaks are looked for where the network reads them.
+
+        They are those that packing finds: in the raw signal, and in all leads that the cohort was packed with. plan: in
+        place of the model's own, such as one with another tolerance.
+        """
+        plan = plan or self.plan
+        if not self.reads_beats:
+            return packing.prepare(recording, plan, peaks=False)
+        leads = tuple(self.info["signal"].get("beat_leads", self.leads))
+        with_beats = packing.prepare(recording, replace(plan, leads=leads), measured=False)
+        if leads == plan.leads:
+            return with_beats
+        own = packing.prepare(recording, plan, peaks=False, n_windows=len(with_beats))
+        return [
+            (counts, facts | {"peaks": beats["peaks"]})
+            for (counts, facts), (_, beats) in zip(own, with_beats, strict=True)
+        ]
+
+    def peaks(self, facts: dict) -> np.ndarray | None:
+        """R peaks int64 (n,) of a window, samples of `inputs`; None for a network that reads none.
+
+        facts: of the window, as `windows` gives them.
+        """
+        if not self.reads_beats:
+            return None
+        rate = ((self.profile and self.profile.fs) or self.plan.fs) / self.plan.fs
+        return np.round(facts["peaks"] * rate).astype(np.int64)
 
     def inputs(self, x: np.ndarray, valid: int) -> np.ndarray:
         """What the network reads of a window x (lead, time), mV at the rate of `plan`, missing leads zeros.
@@ -84,29 +120,43 @@ class Kept:
         whole = self.profile.name == "study"
         return self.profile.apply(x if whole else x[:, :valid], fs) * x.any(axis=-1, keepdims=True)
 
-    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Probabilities float64 (window, label) of `inputs`."""
+    def probabilities(self, inputs: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities float64 (window, label) of `inputs`; of a model for a number that number, in its unit.
+
+        peaks: int64 (window, n) R peaks, samples of `inputs`, padded with -1, for a network that reads them.
+        """
         if self.forest is not None:
-            return self.forest(inputs)
+            return self._said(self.forest.outputs(inputs))
         parts, device = [], next(self.network.parameters()).device
         many = getattr(self.network, "batch_size", ROWS)
         with torch.inference_mode():
             for first in range(0, len(inputs), many):
                 x = torch.from_numpy(np.ascontiguousarray(inputs[first : first + many], np.float32)).to(device)
-                z = models.pooled(self.network, x, (x != 0).any(-1), pooling=self.pooling)
+                beats = None if peaks is None else torch.from_numpy(peaks[first : first + many]).to(device)
+                z = models.pooled(self.network, x, (x != 0).any(-1), beats, self.pooling)
                 parts.append(z.float().cpu().numpy())
-        return expit(np.concatenate(parts).astype(self.weight.dtype) @ self.weight.T + self.bias).astype(float)
+        return self._said(np.concatenate(parts).astype(self.weight.dtype) @ self.weight.T + self.bias)
+
+    def _said(self, outputs: np.ndarray) -> np.ndarray:
+        """What outputs of the head (window, label) mean, float64."""
+        if not self.is_number:
+            return expit(outputs).astype(float)
+        numbers = outputs.astype(float) * self.spread + self.centre
+        return np.exp(numbers) if self.info["labels"][0]["log"] else numbers
 
     def of_rows(self, cohort, rows) -> np.ndarray:
-        """Probabilities float64 (row, label) of rows of a cohort, or of its `datasets.Recordings`, at the same rate."""
+        """`probabilities` (row, label) of rows of a cohort, or of its `datasets.Recordings`, at the same rate."""
         if cohort.fs != self.plan.fs:
             fix = f"give one packed with fs={self.plan.fs:g}, or predict its recordings"
             raise EcgError(f"{cohort.name} is at {cohort.fs:g} Hz", file=cohort.name, field="fs", fix=fix)
         if self.forest is not None:
-            return self.forest(handmade.of_cohort(cohort, rows, self.leads))
+            return self.probabilities(handmade.of_cohort(cohort, rows, self.leads))
         data = CohortData(cohort, rows, self.leads, self.profile)
-        parts = np.array_split(np.arange(len(data)), -(-len(data) // ROWS))
-        return np.concatenate([self.probabilities(data.signals(part).numpy()) for part in parts])
+        said = []
+        for part in np.array_split(np.arange(len(data)), -(-len(data) // ROWS)):
+            batch = data.batch(part)
+            said.append(self.probabilities(batch.x.numpy(), batch.peaks.numpy() if self.reads_beats else None))
+        return np.concatenate(said)
 
     def calibrated(self, p: np.ndarray) -> np.ndarray:
         """p after `fitting.calibration`."""
@@ -232,15 +282,17 @@ def load(folder) -> Kept:
 def card(info: dict) -> str:
     """README.md of a model: facts that the Hugging Face hub reads, then what people must know before they use it."""
     encoder, signal, on = info["encoder"], info["signal"], info["fitted_on"]
-    labels = [plain(label["name"]) for label in info["labels"]]
     split = "test" if info["metrics"].get("test") else "val"
     rows = info["metrics"][split]
-    lines = ["---", "library_name: ecglib", *_licence(encoder), "tags: [ecg, electrocardiogram, multi-label]"]
+    is_number = info["kind"] == "number"
+    tags = f"tags: [ecg, electrocardiogram, {'regression' if is_number else 'multi-label'}]"
+    lines = ["---", "library_name: ecglib", *_licence(encoder), tags]
     lines += _index(info, rows, split) + ["---", "", f"# {plain(info['name'])}", ""]
-    lines += [f"States {', '.join(labels)} of an electrocardiogram. {info['how_in_words']}", ""]
+    lines += [_purpose(info) + f" {info['how_in_words']}", ""]
     lines += ["Not a medical device: for research, on recordings like those that it was fitted on.", "", "## Use", ""]
     lines += ["    ecglib predict FOLDER_OF_THIS_FILE ECGS --out scores.csv", ""]
-    lines += ["Probability, calibrated probability and call of each label; what differs from the recordings below is"]
+    said = "The number in its unit" if is_number else "Probability, calibrated probability and call of each label"
+    lines += [f"{said}; what differs from the recordings below is"]
     lines += ["named in the column `out_of_profile`.", "", "## What it reads", ""]
     rate = f"{signal['fs']:g} Hz, {signal['seconds']:g} s ({signal['windows']} windows)"
     lines += [f"{rate}, leads {', '.join(signal['leads'])}, in mV; signal chain: "]
@@ -250,8 +302,11 @@ def card(info: dict) -> str:
     lines += [f"Recorded at {', '.join(f'{fs:g}' for fs in on['fs_recorded'])} Hz."]
     lines += [f"Devices: {', '.join(map(plain, on['devices']))}."] if on["devices"] else []
     lines += ["", "Encoder: " + encoder["in_words"], "", *[f"- {_note(note, info)}" for note in info["notes"]], ""]
-    lines += [f"## Scores on the {split} patients", "", "95 % intervals over patients; `*`: fewer than 10 positives."]
-    lines += ["", *_score_table(rows), "", "## Thresholds and calibration", ""]
+    lines += [f"## Scores on the {split} patients", ""]
+    if is_number:
+        return "\n".join([*lines, *_number_scores(info["labels"][0], rows)]) + "\n"
+    lines += ["95 % intervals over patients; `*`: fewer than 10 positives."]
+    lines += ["", *_score_table(rows, SHOWN), "", "## Thresholds and calibration", ""]
     lines += [f"Fixed on validation patients (rule: {info['rule']}); calibrated: expit(slope * logit p + intercept)."]
     lines += [
         "",
@@ -269,6 +324,25 @@ def _note(note: str, info: dict) -> str:
     return note
 
 
+def _purpose(info: dict) -> str:
+    """What the model says of an ECG, in a sentence."""
+    if info["kind"] != "number":
+        return f"States {', '.join(plain(label['name']) for label in info['labels'])} of an electrocardiogram."
+    (label,) = info["labels"]
+    unit = f" in {plain(label['unit'])}" if label["unit"] else ""
+    return f"Estimates {plain(label['name'])}{unit} from an electrocardiogram ({plain(info['task']['definition'])})."
+
+
+def _number_scores(label: dict, rows: list) -> list[str]:
+    """Lines of the card on how far a number is off."""
+    unit = f"the natural logarithm of {label['unit'] or 'the number'}" if label["log"] else label["unit"] or "its unit"
+    said = "95 % intervals over patients; bias: prediction minus truth, loa: its 95 % limits of agreement."
+    lines = [f"In {plain(unit)}, {said}"]
+    lines += ["", *_score_table(rows, SHOWN_NUMBERS), "", "## Scale", ""]
+    known = f"{label['train_known']} training and {label['val_known']} validation records"
+    return [*lines, f"Head output times {label['spread']:.6g} plus {label['centre']:.6g}, from {known}."]
+
+
 def _licence(encoder: dict) -> list[str]:
     if not encoder["licence"]:
         return ["license: unknown"]
@@ -278,24 +352,28 @@ def _licence(encoder: dict) -> list[str]:
 def _index(info: dict, rows: list, split: str) -> list[str]:
     """The scores as the hub reads them."""
     kinds = {"auroc": "roc_auc", "auprc": "average_precision", "f1": "f1"}
+    is_number = info["kind"] == "number"
+    kinds = {"mae": "mae"} if is_number else kinds
     if not rows:
         return []
     lines = ["model-index:", f"- name: {json.dumps(info['name'])}", "  results:", "  - task: {type: other}"]
     lines += [f"    dataset: {{type: ecg, name: {json.dumps(info['fitted_on']['cohort'])}, split: {split}}}"]
     lines += ["    metrics:"]
     for row in rows:
-        if row["label"] == scoring.MACRO and row["statistic"] in kinds:
-            shown = f"macro {row['statistic'].upper()}, 95 % interval {row['low']:.3f} to {row['high']:.3f}"
+        if (is_number or row["label"] == scoring.MACRO) and row["statistic"] in kinds:
+            of = row["label"] if is_number else scoring.MACRO
+            shown = f"{of} {row['statistic'].upper()}, 95 % interval {row['low']:.3f} to {row['high']:.3f}"
             lines.append(
                 f"    - {{type: {kinds[row['statistic']]}, value: {row['value']:.4f}, name: {json.dumps(shown)}}}"
             )
     return lines
 
 
-def _score_table(rows: list) -> list[str]:
+def _score_table(rows: list, statistics) -> list[str]:
     if not rows:
         return ["None: no label has both classes there."]
-    wide = scoring.shown(pd.DataFrame(rows))[["positives", *(n for n in SHOWN if n in {r["statistic"] for r in rows})]]
+    wide = scoring.shown(pd.DataFrame(rows))
+    wide = wide[[wide.columns[0], *(n for n in statistics if n in wide)]]
     lines = ["| label | " + " | ".join(wide) + " |", "|---" * (len(wide.columns) + 1) + "|"]
     return lines + [f"| {plain(label)} | " + " | ".join(map(str, cells)) + " |" for label, *cells in wide.itertuples()]
 
@@ -308,8 +386,11 @@ def _label_line(label: dict) -> str:
 def said(kept: Kept, cohort, rows, name: str = "kept model"):
     """What a kept model says of records of a cohort, in the columns of `reporting.one_ecg.calls`.
 
-    rows: their numbers; name: of the model. Probability and threshold are calibrated.
+    rows: their numbers; name: of the model. Probability and threshold are calibrated. EcgError for a model of a number.
     """
+    if kept.is_number:
+        fix = "take one of statements here; ecglib predict writes the number"
+        raise EcgError(f"{name} says a number, no statements", field="kind", fix=fix)
     ids = cohort.records["record_id"].astype(str).to_numpy()[rows]
     (p,) = per_record(ids, kept.of_rows(cohort, rows))
     first, n = cohort.records.iloc[rows].drop_duplicates("record_id"), len(kept.labels)

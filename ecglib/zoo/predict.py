@@ -39,9 +39,13 @@ class KeptReader:
         self.model, self.flags = model.network if model.network is not None else torch.nn.Module(), tuple(FLAGS)
         self.key = model.content
         self.plan = replace(model.plan, fs_tolerance=max(fs_tolerance, model.plan.fs_tolerance))
-        kinds = embed.ROW | FLAGS | {f"{RAW}{label}": pa.float32() for label in model.labels}
-        kinds |= {f"{CALIBRATED}{label}": pa.float32() for label in model.labels}
-        kinds |= {f"{CALL}{label}": pa.int8() for label in model.labels}
+        kinds = embed.ROW | FLAGS
+        if model.is_number:
+            kinds |= {number_column(label): pa.float32() for label in model.info["labels"]}
+        else:
+            kinds |= {f"{RAW}{label}": pa.float32() for label in model.labels}
+            kinds |= {f"{CALIBRATED}{label}": pa.float32() for label in model.labels}
+            kinds |= {f"{CALL}{label}": pa.int8() for label in model.labels}
         facts = {"model": model.info["name"], "weights": "kept", "content": model.content, "ecglib": __version__}
         self.schema = embed.with_tolerance(pa.schema(list(kinds.items()), facts), fs_tolerance)
 
@@ -57,10 +61,10 @@ class KeptReader:
     def _batches(self, recording, many: int):
         """Inputs of the windows that hold a signal, `many` at a time."""
         waiting, some = [], False
-        for counts, facts in packing.prepare(recording, self.plan, peaks=False):
+        for counts, facts in self.kept.windows(recording, self.plan):
             if facts["lead_mask"]:
                 x = counts.astype(np.float32) * np.float32(1 / packing.COUNTS_PER_MV)
-                waiting.append(self.kept.inputs(x, facts["n_valid"]))
+                waiting.append(_marked(self.kept.inputs(x, facts["n_valid"]), self.kept.peaks(facts)))
             if len(waiting) == many:
                 some = True
                 yield np.stack(waiting)
@@ -71,15 +75,35 @@ class KeptReader:
             raise EcgError("no lead has a signal in any window", field="signal")
 
     def values(self, crops: np.ndarray) -> np.ndarray:
-        """Probabilities (window, label), whose mean over the windows of a record counts."""
-        return self.kept.probabilities(crops)
+        """Probabilities, or numbers, (window, label), whose mean over the windows of a record counts."""
+        if not self.kept.reads_beats:
+            return self.kept.probabilities(crops)
+        peaks = [torch.from_numpy(np.flatnonzero(marks)) for marks in crops[:, -1]]
+        peaks = torch.nn.utils.rnn.pad_sequence(peaks, batch_first=True, padding_value=-1).numpy()
+        return self.kept.probabilities(crops[:, :-1], peaks)
 
     def columns(self, means: np.ndarray) -> list:
-        """Probabilities, calibrated ones, calls."""
+        """Probabilities, calibrated ones, calls; numbers alone."""
         p = means.astype(np.float32)
+        if self.kept.is_number:
+            return [*p.T]
         calls = self.kept.calls(means)  # NaN becomes an empty cell
         called = [pa.array(call, pa.float64(), from_pandas=True).cast(pa.int8()) for call in calls.T]
         return [*p.T, *self.kept.calibrated(means).astype(np.float32).T, *called]
+
+
+def number_column(label: dict) -> str:
+    """Name of the column of a number, "number: age [years]"; label: as in model.json."""
+    return f"number: {label['name']}" + (f" [{label['unit']}]" if label["unit"] else "")
+
+
+def _marked(x: np.ndarray, peaks) -> np.ndarray:
+    """x (lead, time) with one more row, 1 at the R peaks and else 0: so they travel with it; None: x alone."""
+    if peaks is None:
+        return x
+    marks = np.zeros((1, x.shape[-1]), x.dtype)
+    marks[0, peaks[peaks < x.shape[-1]]] = 1
+    return np.concatenate([x, marks])
 
 
 class ReleasedReader(embed.Features):
@@ -178,7 +202,8 @@ def run(
 
     model: Kept, or a published one of `zoo.load`; paths: folders, below which headers that fit `pattern` are taken, and
     single records. out: the columns are record, folder (number of the path), seconds, fs, n_crops, missing_leads,
-    quality, out_of_profile, "p: " + label, "calibrated: " + label, "call: " + label (1, 0, empty without a threshold).
+    quality, out_of_profile, "p: " + label, "calibrated: " + label, "call: " + label (1, 0, empty without a threshold);
+    of a model for a number "number: age [years]" alone behind out_of_profile.
     batch, lead_names, progress, part, and what comes back: as of `embed.run`. detector, fs_tolerance: as of `reader`;
     with a detector, noisy (1, 0, empty where it was not judged), noise_probability and noise_reason stand behind
     out_of_profile.
@@ -208,7 +233,8 @@ def one(model, path, lead_names=None, detector="", fs_tolerance: float = 0.0) ->
     """What a model says of one record: (the Recording as it is in the file, facts, table).
 
     facts: cells of the columns before the labels, by name. table: a row per label, likeliest first: label, probability,
-    calibrated, threshold (of the probability), call ("yes", "no", "" without a threshold), serial.
+    calibrated, threshold (of the probability), call ("yes", "no", "" without a threshold), serial; of a model for a
+    number label, number, unit.
     detector, fs_tolerance: as of `run`. Raises EcgError where the record cannot be read, and where the network gives
     NaN or infinity.
     """
@@ -229,6 +255,9 @@ def one(model, path, lead_names=None, detector="", fs_tolerance: float = 0.0) ->
 
 
 def _table(model, asked, columns) -> pd.DataFrame:
+    if isinstance(model, Kept) and model.is_number:
+        units = [label["unit"] for label in model.info["labels"]]
+        return pd.DataFrame({"label": model.labels, "number": [float(each[0]) for each in columns], "unit": units})
     n = len(asked.schema) - len(embed.ROW) - len(asked.flags)
     first = [float(column[0]) for column in columns[: asked.size if isinstance(model, Kept) else n]]
     if not isinstance(model, Kept):

@@ -3,14 +3,16 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
+import types
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from crude_corpus import corpus, crude_ecg, pack
+from crude_corpus import FOLDER, corpus, crude_ecg, pack
 
 from ecglib import EcgError
 from ecglib.data import cohort, files, handmade, labels, packing, wfdb_io
@@ -213,6 +215,30 @@ def test_a_dask_cluster_of_two_workers_writes_the_same_bytes(tmp_path):
         with distributed.Client(cluster):
             two = pack(root, tmp_path / "two", workers=2, backend="dask")
     assert one.info["sha256"] == two.info["sha256"]
+
+
+@pytest.mark.parametrize("fatal", [0, 1])
+def test_a_killed_worker_of_a_dask_cluster_changes_no_byte(tmp_path, fatal):
+    """One record kills the worker that reads it: the first time, when it is examined, or the second, when written."""
+    distributed = pytest.importorskip("distributed")
+    root, readings = corpus(tmp_path / "raw", n=40, fs=100), tmp_path / "readings"
+    one = pack(root, tmp_path / "one")
+    readings.mkdir()
+
+    def read(row):
+        if row["record_id"] == "r7":
+            reading = len(list(readings.iterdir()))
+            (readings / str(reading)).touch()
+            if reading == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return FOLDER.read(row)
+
+    killing = types.SimpleNamespace(**vars(FOLDER) | {"read": read})
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster):
+            cohort.pack("toy", killing, root, tmp_path / "two", workers=2, backend="dask")
+    assert len(list(readings.iterdir())) == 3  # two are needed
+    assert one.info["sha256"] == cohort.open(tmp_path / "two").info["sha256"]
 
 
 def test_a_failed_pack_leaves_the_last_good_cohort(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from datasets.test_datasets import CODE, EXAMS, _chapman, _cinc2021, _code15, _c
 from ecglib import EcgError, datasets
 from ecglib.data import labels, wfdb_io
 from ecglib.data.recording import LEADS
+from ecglib.evaluation import tasks
 
 cinc2021, cpsc2018, chapman, code15 = (datasets.get(name) for name in ("cinc2021", "cpsc2018", "chapman", "code15"))
 
@@ -259,6 +261,22 @@ def test_real_code15(real_data):
     assert code15.labels(real_data / "code-15", records, label_set="classes").sum().to_dict() == {
         "1dAVb": 3, "RBBB": 3, "SB": 2, "ST": 2,
     }  # fmt: skip
+
+
+def test_measurements_near_the_ecg_are_found_in_mimic_iv_ecg(tmp_path):
+    """The date rule of a task, with a column as a table of measurements would add it."""
+    _mimic_iv_ecg(tmp_path)
+    records = datasets.get("mimic_iv_ecg").records(tmp_path).assign(lvef=[30.0, 35.0, 60.0])
+    records["lvef_date"] = ["2180-07-25", "2180-08-30", "2180-07-16"]  # the ECGs are of July 23
+    within = {"date": "lvef_date", "days": 7}
+    task = tasks.make("low", dict(kind="binary", columns="lvef", positive={"at_most": 40}, within=within))
+
+    class Cohort(SimpleNamespace):
+        def __len__(self):
+            return len(self.records)
+
+    y = task.truth(Cohort(name="mimic", records=records))
+    np.testing.assert_array_equal(y[:, 0], [1, np.nan, 0])
 
 
 def test_reports_of_mimic_iv_ecg_are_its_labels(tmp_path):

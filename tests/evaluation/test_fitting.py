@@ -1,12 +1,17 @@
 """Calibration and trees against other computations; recipes as they are written down."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from ecglib.evaluation import classifiers, fitting, metrics
+from ecglib import models
+from ecglib.evaluation import classifiers, fitting, metrics, probing
+from ecglib.training import train
 
 
 def drawn(n=400, seed=0, slope=0.5, intercept=-0.7):
@@ -106,3 +111,22 @@ def test_progress_tells_rate_and_time_left(monkeypatch):
     told(50 + 1)  # 50 steps are from a fit that was stopped
     told(60, "; loss 0.5")
     assert lines[1] == "60 of 100 steps, 0.5 steps/s, 0:01:20 left; loss 0.5"
+
+
+def test_the_recipe_of_the_study_averages_the_weights_as_its_probes_do(monkeypatch):
+    class Data(SimpleNamespace):
+        def __len__(self):
+            return 640
+
+    seen = []
+    monkeypatch.setattr(train, "fit", lambda *given, settings, **others: seen.append(settings))
+    data = Data(labels=["A"], rows=np.arange(2), cohort=SimpleNamespace(labels=pd.DataFrame()), record_ids=["a", "b"])
+    encoder = models.build("net1d", "small", 1, widths=(8, 8, 16, 16), stem=8, group_width=4)
+    probing.supervised(encoder, data, data, probing.Settings(epochs=25))
+    options = dict(seed=0, folder=None, progress=print)
+    for name in ("scratch", "study", "clef"):
+        fitting.network(encoder, data, data, fitting.RECIPES[name], **options)
+    probe, scratch, study, clef = seen
+    assert probe.average == scratch.average == study.average == pytest.approx(1 - 1 / 25)  # a tenth of 250 steps
+    assert (probe.steps, probe.lr, probe.batch_size) == (scratch.steps, scratch.lr, scratch.batch_size)
+    assert clef.average == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecglib import EcgError
 from ecglib.evaluation.tasks import COLUMNS
 from ecglib.reporting import task_figures, task_tables
 
@@ -34,6 +35,22 @@ def test_deaths_are_ordered_by_the_mean_prediction_pair_by_pair():
         won, usable = won + (risk[i] > risk[later]).sum(), usable + later.sum()
     assert found.c[0] == pytest.approx(won / usable, abs=1e-6) and found.n[0] == 80
     assert found.encoder.tolist() == ["e", "hazard"] and found.c[1] == 1.0  # who knows the order is never wrong
+
+
+def test_deaths_in_years_are_ordered_without_anybody_who_knows_the_hazard():
+    """As CODE-15 names them; who was not followed is left out."""
+    closed, random = table()[lambda rows: rows.split == "test"], np.random.default_rng(1)
+    records = closed[["record_id", "patient_id"]].drop_duplicates()
+    days = records.assign(died=random.integers(0, 2, 80), followup_days=random.permutation(80) + 1)
+    years = records.assign(death=days.died.astype(float), followup_years=days.followup_days / 365.25)
+    years.loc[years.index[:5], "death"] = np.nan
+    found = task_tables.deaths_foretold(closed, years, n=20)
+    same = closed[closed.record_id.isin(records.record_id[5:])]
+    expected = task_tables.deaths_foretold(same, days, n=20)
+    assert found.encoder.tolist() == ["e"] and found.n[0] == 75
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(EcgError, match="give the records died and followup_days or death and followup_years"):
+        task_tables.deaths_foretold(closed, records)
 
 
 def test_readers_are_judged_against_the_truth_and_the_model_at_its_threshold_of_validation():

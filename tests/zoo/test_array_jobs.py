@@ -17,6 +17,7 @@ from crude_corpus import crude_ecg, tall_or_not
 from ecglib import EcgError, models, zoo
 from ecglib.data import shares, wfdb_io
 from ecglib.data.recording import LEADS
+from ecglib.pipeline import command_help
 from ecglib.pipeline.cli import main
 from ecglib.zoo import embed, fit, kept, predict
 
@@ -163,3 +164,58 @@ def test_the_commands_lead_from_parts_to_a_table(place, tmp_path, capsys):
     assert "21 records, 1 refused" in capsys.readouterr().out
     assert main(["predict", str(place / "model"), str(place / "raw/r01"), "--part", "1/2"]) == 2
     assert "a part is of a table" in capsys.readouterr().err
+
+
+def test_a_cluster_of_two_workers_of_which_one_is_killed_gives_the_bytes_of_one_run(place, tmp_path):
+    """Each of the two commands; the second share kills its worker after its first chunk, the first time."""
+    distributed = pytest.importorskip("distributed")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    network = zoo.load("clef_small", weights="dummy")
+    runs = {"s.csv": (predict.run, kept.load(place / "model")), "z.parquet": (embed.run, network)}
+
+    def killing(run, model, out, marker):
+        def job(part, progress):
+            embed.CHUNK, embed.SHOWN_S = 2, -1  # in the worker, as in this process
+
+            def die(line):
+                if " left" in line and part == "2/3" and not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            return run(model, [place / "raw"], out, batch=1, part=part, progress=die)
+
+        return job
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            for name, (run, model) in runs.items():
+                client.wait_for_workers(
+                    2, timeout=120
+                )  # the killed one is started again; one alone joblib does not use
+                whole = run(model, [place / "raw"], tmp_path / "one" / name, batch=1, progress=quiet)
+                out, marker = tmp_path / "two" / name, tmp_path / f"{name} killed"
+                lines = []
+                done = embed.shared(killing(run, model, out, marker), out, 3, progress=lines.append)
+                assert marker.exists() and done["kept"] >= 2  # what the killed worker had done was not done again
+                assert {key: done[key] for key in ("records", "refused")} == {"records": 21, "refused": 1}
+                assert whole["records"] == 21 and lines[2] == "3 of 3 shares are done, 22 records"
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_command_spreads_over_the_cluster_of_a_scheduler_file(place, tmp_path, capsys, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    words = ["predict", str(place / "model"), str(place / "raw"), "--batch", "1", "--dask", str(tmp_path / "s.json")]
+    assert main([*words, "--out", str(tmp_path / "s.csv")]) == 2
+    assert "no scheduler file -> start it: dask scheduler --scheduler-file" in capsys.readouterr().err
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        (tmp_path / "s.json").write_text(json.dumps(cluster.scheduler.identity()))
+        with monkeypatch.context() as hasty:
+            hasty.setattr(command_help, "WAIT_S", 0.1)
+            assert main([*words, "--out", str(tmp_path / "s.csv")]) == 2
+        assert "fewer than two workers on this cluster -> start them: dask worker" in capsys.readouterr().err
+        cluster.scale(2)
+        assert main([*words, "--out", str(tmp_path / "s.csv"), "--workers", "2"]) == 0
+    assert "21 records, 1 refused" in capsys.readouterr().out
+    assert main([*words, "--out", str(tmp_path / "s.csv"), "--part", "1/2"]) == 2
+    assert "a cluster makes all parts -> leave --part or --dask out" in capsys.readouterr().err
