@@ -283,6 +283,15 @@ def _icentia11k(root):
     return {"segment_s": 0.8, "every_s": 5}
 
 
+def _cpsc2021(root):
+    for name, kind in (("data_1_1", "paroxysmal"), ("data_1_12", "paroxysmal"), ("data_7_1", "non")):
+        _write(root / "Training_set_I", name, ("II", "I"), 200, pulse="I", comments=(f"{kind} atrial fibrillation",))
+        marks = {"sample": np.array([3, PULSE, 60]), "symbol": ["+", "N", "A"], "aux_note": ["(AFIB\0", "None", ""]}
+        marks = marks if kind == "paroxysmal" else {"sample": np.array([PULSE]), "symbol": ["N"]}
+        wfdb.wrann(name, "atr", **marks, write_dir=str(root / "Training_set_I"))
+    return {"segment_s": 1, "every_s": 5}
+
+
 def _mimic_perform(root):
     for group, number in (("af", 1), ("non_af", 1), ("non_af", 2)):
         folder = root / f"mimic_perform_{group}_csv"
@@ -304,6 +313,7 @@ BUILDERS = {
     "code15": _code15,
     "code_test": _code_test,
     "cpsc2018": _cpsc2018,
+    "cpsc2021": _cpsc2021,
     "echonext": _echonext,
     "folder": _folder,
     "heedb": _heedb,
