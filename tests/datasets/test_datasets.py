@@ -669,6 +669,7 @@ def test_cinc2011_text_form_is_read_as_the_wfdb_form(tmp_path):
     wfdb_form = cinc.read(records.iloc[1])
     for path in records.path:
         counts = np.round(cinc.read({"path": path, "record_id": "x", "patient_id": "x"}).signal * 200).astype(int)
+        counts[[4, 5]] = counts[[5, 4]]  # in the text form aVF stands before aVL
         lines = [",".join(map(str, (i, *row))) for i, row in enumerate(counts.T)]
         Path(f"{path}.txt").write_text("\n".join(lines))
         Path(f"{path}.hea").unlink()
@@ -683,6 +684,16 @@ def test_cinc2011_text_form_is_read_as_the_wfdb_form(tmp_path):
     (tmp_path / "RECORDS-unacceptable").write_text("1000001\n")
     with pytest.raises(EcgError, match="1000001 stands in both lists"):
         cinc.records(tmp_path)
+
+
+def test_real_recordings_of_cinc2011_keep_goldbergers_identities(real_data):
+    cinc, errors = datasets.get("cinc2011"), []
+    for row in cinc.records(real_data / "cinc2011").itertuples():
+        x = cinc.read(row).signal
+        x = x - np.median(x, axis=1, keepdims=True)
+        size = np.abs(x[:6]).mean()
+        errors += [np.abs(x[4] - (x[0] - x[2]) / 2).mean() / size] if size else []
+    assert len(errors) > 70 and np.median(errors) < 0.1, "aVL = (I - III) / 2"
 
 
 def test_qtdb_leaves_out_leads_without_a_standard_name_and_says_who_marked(tmp_path):
