@@ -62,7 +62,7 @@ def records(
     segment, "mixed", or "unknown"), af_share (part in fibrillation or flutter), af_type (the diagnosis).
     """
     leads(ecg1=ecg1, ecg2=ecg2)
-    whole = _recordings(Path(root).resolve())
+    whole = recordings(Path(root).resolve())
     parts = [_segments(one, segment_s, every_s) for one in whole.to_dict("records")]
     out = pd.concat(parts, ignore_index=True).assign(ecg1=ecg1 or "", ecg2=ecg2 or "")
     out.attrs["notes"] = list(whole.attrs["notes"])
@@ -103,8 +103,12 @@ def read(row) -> Recording:
     return Recording(signal, recording.fs, tuple(wanted), varies(signal), record_id, patient_id)
 
 
-def _recordings(root: Path) -> pd.DataFrame:
-    """The recordings of the table that are there: a row each, before they are cut into segments."""
+def recordings(root: Path) -> pd.DataFrame:
+    """The recordings of the table that are there, a row each, before they are cut into segments.
+
+    Columns recording, patient_id, path, age, sex, af_type, marked (whether its rhythms are). Raises EcgError for cells
+    of the table that are none of a recording, and where no recording is there.
+    """
     path = root / TABLE
     table = datasets.text_table(path, ("Data_ID", "Subject_ID", "Annotated", "Age_at_Holter", "Sex", "AF_Type"))
     wrong = ~table.Data_ID.str.fullmatch(r"\d{1,3}(\.0)?").astype(bool)
