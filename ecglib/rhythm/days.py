@@ -1,4 +1,4 @@
-"""Whole days of beats and rhythms, with or without their waveforms: AFDB, LTAFDB, NSRDB, CPSC 2021, SHDB-AF, simulated days.
+"""Whole days of beats and rhythms, with or without waveforms: AFDB, LTAFDB, NSRDB, CPSC 2021, SHDB-AF, simulated.
 
 Times are seconds from the start of the recording. Rhythms hold from their mark to the next one; what no mark covers is
 unknown. Flutter is a rhythm of its own here: who counts it as fibrillation says so (`Day.flags`).
@@ -84,7 +84,7 @@ SOURCES = {
         "atr",
         200.0,
         "N",
-        note="beats are found in the signals; unmarked recordings are unknown, N is whatever is not marked in the others",
+        note="beats are found in the signals; unmarked recordings are unknown; N is whatever is not marked",
     ),
     "simulated": Source(
         "https://doi.org/10.1155/2007/43407", "MIT", "ecgsim, the simulator beside this library", "atr", "atr", 200.0

@@ -1,4 +1,4 @@
-"""A recording of a whole day, block by block: R peaks, episodes of fibrillation and burden with the memory of minutes."""
+"""A recording of a whole day, block by block: episodes of fibrillation and burden with the memory of minutes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
