@@ -109,9 +109,9 @@ def test_the_table_of_corpora(capsys):
     assert "ecgfm" not in table["pretrained models"]["cinc2021/ptb"], "one part is contaminated, another is not"
     readers = set(table.reader)
     assert set(datasets.names()) <= readers, "every reader has a row"
-    named = {name: table.reader[name] for name in ("shdb-af", "code-test", "echonext", "ptb-xl", "cpsc2021", "afdb")}
+    named = {name: table.reader[name] for name in ("shdb-af", "code-test", "echonext", "ptb-xl", "cpsc2021", "mimic-perform", "afdb")}
     assert named == {"shdb-af": "shdb_af", "code-test": "code_test", "echonext": "echonext"} | {
-        "ptb-xl": "ptbxl", "cpsc2021": "cpsc2021", "afdb": "",
+        "ptb-xl": "ptbxl", "cpsc2021": "cpsc2021", "mimic-perform": "mimic_perform", "afdb": "",
     }  # fmt: skip
     assert table.labels["code-test"] == "7" and table["pretrained models"]["code-test"] == ""
 
