@@ -109,7 +109,8 @@ def test_the_table_of_corpora(capsys):
     assert "ecgfm" not in table["pretrained models"]["cinc2021/ptb"], "one part is contaminated, another is not"
     readers = set(table.reader)
     assert set(datasets.names()) <= readers, "every reader has a row"
-    named = {name: table.reader[name] for name in ("shdb-af", "code-test", "echonext", "ptb-xl", "cpsc2021", "mimic-perform", "afdb")}
+    asked = ("shdb-af", "code-test", "echonext", "ptb-xl", "cpsc2021", "mimic-perform", "afdb")
+    named = {name: table.reader[name] for name in asked}
     assert named == {"shdb-af": "shdb_af", "code-test": "code_test", "echonext": "echonext"} | {
         "ptb-xl": "ptbxl", "cpsc2021": "cpsc2021", "mimic-perform": "mimic_perform", "afdb": "",
     }  # fmt: skip
