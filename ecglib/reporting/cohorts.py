@@ -164,9 +164,8 @@ def signal_contract(cohorts: dict, most: int = 200, seed: int = 0) -> pd.DataFra
     """Whether leads are what their names say (`quality.contract`), over `most` drawn windows, a column per cohort.
 
     Rows: median and 95th percentile of the errors of Einthoven's and Goldberger's identities as a share of the limb
-    leads, windows that do not keep them, bandwidth, line in the spectrum, and what is suspected in how many windows. The
-    windows are those that were packed, at the rate of the cohort: a wrong rate is seen as far as its resampled spectrum
-    shows it, and nothing above half the rate of the cohort is.
+    leads, windows that do not keep them, bandwidth, line in the spectrum, and what is suspected in how many windows.
+    These are packed windows, at the rate of the cohort: a wrong rate is seen as far as their spectrum shows it.
     """
     columns = {}
     for name, cohort in cohorts.items():
