@@ -11,7 +11,8 @@ Tables in `vocabulary/`, facts from public sources:
                    out. Sources: PTB-XL, LUDB 1.0.1 (Kalyakulina et al. 2020, ODC-By 1.0), the PhysioNet/CinC Challenge
                    2017 (Clifford et al. 2017, ODC-By 1.0), ECGFounder, the SNOMED CT codes of the Challenges 2020 and
                    2021 (`cinc`; `cinc_partitions`: the corpora in which they mean that), the acronyms of
-                   Chapman-Shaoxing, the classes of CODE-15 (`code6`)
+                   Chapman-Shaoxing, the classes of CODE-15 (`code6`), the 17 labels of the fine-tuned ECG-FM
+                   (`ecgfm17`; bowang-lab/ECG-FM, MIT), beats and rhythm marks of MIT-BIH (`mitdb`), AFDB and SHDB-AF
 `snomed.csv`       the 133 diagnoses of the Challenge 2021 (physionetchallenges/evaluation-2021, BSD 2-Clause): code,
                    abbreviation, name, `scored` = 1: among the 30 that the Challenge scored. SNOMED CT is a work of
                    SNOMED International; the codes stand there as they occur in the corpora
@@ -34,7 +35,7 @@ from ecglib import require_known
 ABSENT, PRESENT, POSSIBLE, UNKNOWN = 0, 1, 2, -1
 STATES = {"absent": ABSENT, "present": PRESENT, "possible": POSSIBLE, "unknown": UNKNOWN}
 USABLE = ("exact", "union")
-SOURCES = ("scp", "ludb", "cinc2017", "ecgfounder", "cinc", "chapman", "code6")
+SOURCES = ("scp", "ludb", "cinc2017", "ecgfounder", "cinc", "chapman", "code6", "ecgfm17", "mitdb", "afdb", "shdb_af")
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 # What a PTB-XL statement of infarction or hypertrophy counts as when its reader was less than half sure: present, as in
 # the published evaluations, which never look at the likelihood, or possible, which is neither learned nor scored.

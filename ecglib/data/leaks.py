@@ -131,13 +131,14 @@ def open(place) -> Tracings:  # noqa: A001 - read as leaks.open
 def patients(tracings: Tracings) -> pd.DataFrame:
     """Patients with records in two splits; where there are no splits, those with several records.
 
+    A record without a split is used for nothing, and is in none beside the others' splits.
     Returns patient_id, records, splits (names joined by commas).
     """
     table = tracings.table.drop_duplicates("record_id")
     split = (table.split != "").any()
     rows = []
     for patient, own in table.groupby("patient_id", sort=True):
-        splits = sorted(set(own.split))
+        splits = sorted(set(own.split) - {""})
         if len(splits) > 1 or (not split and len(own) > 1):
             rows.append([patient, ", ".join(own.record_id), ", ".join(splits)])
     return pd.DataFrame(rows, columns=["patient_id", "records", "splits"])

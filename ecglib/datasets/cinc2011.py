@@ -2,7 +2,8 @@
 
 Volunteers with a mobile device recorded them; up to 18 annotators graded each (Silva et al. 2011). `RECORDS-acceptable`
 and `RECORDS-unacceptable` name the two groups; records in neither are undecided. Patients are not published. Many of
-the unacceptable ones are constant, with the electrodes off, and so identical.
+the unacceptable ones are constant, with the electrodes off, and so identical. The text form names no lead: its columns
+have aVF before aVL, as Goldberger's identities say in every recording that can tell.
 """
 
 from dataclasses import replace
@@ -32,6 +33,7 @@ FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
 NOTE = "no patient ids are published: every record counts as its own patient, and the split is ours"
 _LISTS = {"RECORDS-acceptable": vocabulary.ABSENT, "RECORDS-unacceptable": vocabulary.PRESENT}
 _PER_MV = 200.0  # counts of the text files
+_COLUMNS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")  # of the text files
 
 
 def records(root, *, seed: int = 0) -> pd.DataFrame:
@@ -77,7 +79,8 @@ def read(row) -> Recording:
     if table.shape[1] != 1 + len(LEADS):
         reason = f"{table.shape[1]} columns, not a sample number and {len(LEADS)} leads"
         raise EcgError(reason, file=text, field="columns", fix="fetch the file again")
-    signal = np.ascontiguousarray(table[:, 1:].T / _PER_MV, dtype=np.float32)
+    columns = [1 + _COLUMNS.index(lead) for lead in LEADS]
+    signal = np.ascontiguousarray(table[:, columns].T / _PER_MV, dtype=np.float32)
     recording = Recording(signal, float(FS), LEADS, varies(signal), record_id)
     return replace(recording, patient_id=str(datasets.cell(row, "patient_id")))
 

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from ecglib import EcgError, datasets, require_known
-from ecglib.data import annotations
+from ecglib.data import annotations, marked_rhythms
 from ecglib.data import labels as vocabulary
+from ecglib.data.annotations import Interval
 from ecglib.data.long_recording import LongRecording
 from ecglib.data.recording import LEADS as STANDARD
 from ecglib.data.recording import Recording, varies
@@ -46,7 +47,7 @@ LABELS = {
     "supraventricular_tachycardia": ("AT", "PAT", "NOD"),
 }
 SAME = {"020": "005"}  # left out -> the recording that it is
-MIXED, UNMARKED = "mixed", "unknown"  # no rhythm in more than half of a segment; no rhythm marked in the recording
+UNMARKED = "unknown"  # no rhythm marked in the recording
 NOTE = "recordings whose rhythms nobody marked are unknown; 020 is the recording 005 once more and does not count"
 _MARKED = {"true": True, "yes": True, "1": True, "y": True, "false": False, "no": False, "0": False, "n": False}
 
@@ -61,10 +62,7 @@ def records(
     segment, "mixed", or "unknown"), af_share (part in fibrillation or flutter), af_type (the diagnosis).
     """
     leads(ecg1=ecg1, ecg2=ecg2)
-    if not (isinstance(segment_s, int | float) and isinstance(every_s, int | float) and 0 < segment_s <= every_s >= 1):
-        fix = "above 0 s, and not longer than every_s, which is 1 s or more"
-        raise EcgError(f"segments of {segment_s!r} s every {every_s!r} s", field="segment_s", fix=fix)
-    whole = _recordings(Path(root).resolve())
+    whole = recordings(Path(root).resolve())
     parts = [_segments(one, segment_s, every_s) for one in whole.to_dict("records")]
     out = pd.concat(parts, ignore_index=True).assign(ecg1=ecg1 or "", ecg2=ecg2 or "")
     out.attrs["notes"] = list(whole.attrs["notes"])
@@ -96,21 +94,21 @@ def read(row) -> Recording:
     """Read one segment of `records`, and no more of the file."""
     path, names = datasets.cell(row, "path"), {f"ECG{n}": datasets.cell(row, f"ecg{n}") for n in (1, 2)}
     recording = LongRecording(path, names)
-    first = round(datasets.cell(row, "segment_start_s") * recording.fs)
-    last = first + round(datasets.cell(row, "segment_s") * recording.fs)
-    if last > recording.n_times:
-        reason = f"{recording.n_times} samples for a segment of {first} to {last}"
-        raise EcgError(reason, file=f"{path}.hea", field="length", fix="fetch the record again")
     wanted = [name for name in names.values() if name]
     if missing := [channel for channel, name in names.items() if name and name not in recording.leads]:
         raise EcgError(f"no channel {missing[0]}", file=f"{path}.hea", field="channel", fix="fetch the record again")
-    signal = recording.read(first, last)[[recording.leads.index(name) for name in wanted]]
+    signal = marked_rhythms.read(recording, datasets.cell(row, "segment_start_s"), datasets.cell(row, "segment_s"))
+    signal = signal[[recording.leads.index(name) for name in wanted]]
     record_id, patient_id = (str(datasets.cell(row, key)) for key in ("record_id", "patient_id"))
     return Recording(signal, recording.fs, tuple(wanted), varies(signal), record_id, patient_id)
 
 
-def _recordings(root: Path) -> pd.DataFrame:
-    """The recordings of the table that are there: a row each, before they are cut into segments."""
+def recordings(root: Path) -> pd.DataFrame:
+    """The recordings of the table that are there, a row each, before they are cut into segments.
+
+    Columns recording, patient_id, path, age, sex, af_type, marked (whether its rhythms are). Raises EcgError for cells
+    of the table that are none of a recording, and where no recording is there.
+    """
     path = root / TABLE
     table = datasets.text_table(path, ("Data_ID", "Subject_ID", "Annotated", "Age_at_Holter", "Sex", "AF_Type"))
     wrong = ~table.Data_ID.str.fullmatch(r"\d{1,3}(\.0)?").astype(bool)
@@ -134,8 +132,7 @@ def _recordings(root: Path) -> pd.DataFrame:
 def _segments(one: dict, segment_s: float, every_s: float) -> pd.DataFrame:
     """The whole segments of a recording, with the rhythm of each."""
     recording = LongRecording(one["path"])
-    seconds = recording.n_times / recording.fs
-    start = np.arange(0, max(seconds - segment_s, -1) + 0.5 / recording.fs, every_s)
+    start = marked_rhythms.starts(recording, segment_s, every_s)
     about = {key: one[key] for key in ("patient_id", "path")} | {"split": "external"}
     about |= {key: one[key] for key in ("age", "sex")} | {"report": "", "recording": one["recording"]}
     ids = [f"{one['recording']}-{round(at):05d}" for at in start]
@@ -143,7 +140,7 @@ def _segments(one: dict, segment_s: float, every_s: float) -> pd.DataFrame:
     out = out.assign(segment_start_s=start, segment_s=float(segment_s), rhythm=UNMARKED, af_share=np.nan)
     if one["marked"]:
         share = _shares(Path(f"{one['path']}.atr"), recording, start, segment_s)
-        out["rhythm"] = share.idxmax(axis=1).where(share.max(axis=1) > 0.5, MIXED)
+        out["rhythm"] = share.idxmax(axis=1).where(share.max(axis=1) > 0.5, marked_rhythms.MIXED)
         out["af_share"] = share[list(FIBRILLATING)].sum(axis=1)
     return out.assign(af_type=one["af_type"])
 
@@ -152,10 +149,7 @@ def _shares(path: Path, recording: LongRecording, start: np.ndarray, segment_s: 
     """The part of each segment that each of RHYTHMS covers; N: what no mark covers, too. EcgError for another mark."""
     marks = annotations.rhythms(annotations.read(path), recording.n_times)
     require_known("rhythm", sorted({mark.label for mark in marks}), RHYTHMS, "rhythm", path)
-    covered = {name: np.zeros(len(start)) for name in RHYTHMS}
-    for first, last, label in marks:
-        begin, end = np.maximum(first / recording.fs, start), np.minimum(last / recording.fs, start + segment_s)
-        covered[label] += np.clip(end - begin, 0, None) / segment_s
-    share = pd.DataFrame(covered)
+    seconds = [Interval(first / recording.fs, last / recording.fs, label) for first, last, label in marks]
+    share = marked_rhythms.shares(seconds, start, segment_s, RHYTHMS)
     share["N"] = 1 - share.drop(columns="N").sum(axis=1)
     return share

@@ -194,7 +194,14 @@ def fetch_corpus(name: str, out: Path, source: str, only, workers: int, progress
             lines.append(f"the reader {reader} cannot use it yet: {error}")
     lines += [
         f"the study on real recordings: make real DATA={out.parent}",
-        f"to pin these bytes: dvc add {out}",
+        pinning(out),
         "to share them: dvc remote add -d team s3://BUCKET/FOLDER; dvc push; then the others: dvc pull",
     ]
     return "\n".join(lines)
+
+
+def pinning(out: Path) -> str:
+    """How DVC pins a fetched folder, and what becomes of data.dvc, which pins the simulated hospitals in data/."""
+    if Path("data").resolve() in (folder := Path(out).resolve(), *folder.parents):
+        return "data.dvc no longer says what is in data; to pin these bytes with the rest of it: dvc add data"
+    return f"data.dvc is unchanged; to pin these bytes in a file of their own: dvc add {out}; git add {out}.dvc"

@@ -83,12 +83,15 @@ def leaks(cohorts: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
 def spectra(cohorts: dict, lead: str = "I", most: int = 400, seed: int = 0) -> pd.DataFrame:
     """Power spectral density of one lead by cohort: median and quartiles over at most `most` drawn windows.
 
-    Columns cohort, hz, db, low, high (dB re 1 mV^2/Hz; Welch, 4 s windows). Windows without the lead are left out.
-    Raises EcgError for a cohort of which nothing is left.
+    Columns cohort, hz, db, low, high (dB re 1 mV^2/Hz; Welch, 4 s windows). Windows without the lead are left out. Of a
+    corpus that never records it, its first lead is taken, and named behind the cohort. Raises EcgError for a cohort of
+    which nothing is left.
     """
-    frames = []
+    frames, wanted = [], lead
     for name, cohort in cohorts.items():
+        lead = wanted if wanted in cohort.leads else cohort.leads[0]
         rows = _drawn(name, cohort, [lead], most, seed)
+        name = name if lead == wanted else f"{name} (lead {lead})"
         hz, power = sps.welch(cohort.batch(rows, [lead])[:, 0], cohort.fs, nperseg=round(4 * cohort.fs))
         db = 10 * np.log10(np.quantile(power, [0.5, 0.25, 0.75], axis=0) + 1e-12)
         frames.append(pd.DataFrame({"cohort": name, "hz": hz, "db": db[0], "low": db[1], "high": db[2]}).iloc[1:])
@@ -122,19 +125,26 @@ def statements(cohorts: dict) -> pd.DataFrame:
 
 
 def examples(cohort, wanted, seed: int = 0) -> dict[str, int]:
-    """One row per wanted label that is present, with all leads recorded and outside the closed splits: label -> row.
+    """One row per wanted label that is present, outside the closed splits and with all leads recorded: label -> row.
 
+    Of a corpus whose records never have all of its leads, those with the most are taken, such as two of MIT-BIH's five.
     A label of which there is no such record is left out; EcgError for one that the cohort does not state at all.
     """
     require_known("statement", wanted, list(cohort.labels), "gallery", cohort.name)
     open_rows = np.flatnonzero(~cohort.records.split.isin(["test", "external"]))
-    whole = open_rows[cohort.lead_mask(open_rows).all(1)]
+    recorded = cohort.lead_mask(open_rows).sum(1)
+    whole = open_rows[recorded == _most_leads(cohort)]
     rng, chosen = np.random.default_rng(seed), {}
     for label in wanted:
         rows = whole[cohort.states([label], whole)[:, 0] == labels.PRESENT]
         if len(rows):
             chosen[label] = int(rng.choice(rows))
     return chosen
+
+
+def _most_leads(cohort) -> int:
+    """How many of its leads a cohort has recorded at once, at most."""
+    return int(cohort.lead_mask(np.arange(len(cohort))).sum(1).max())
 
 
 def signal_quality(cohorts: dict, most: int = 400, seed: int = 0) -> pd.DataFrame:
@@ -155,6 +165,7 @@ def signal_contract(cohorts: dict, most: int = 200, seed: int = 0) -> pd.DataFra
 
     Rows: median and 95th percentile of the errors of Einthoven's and Goldberger's identities as a share of the limb
     leads, windows that do not keep them, bandwidth, line in the spectrum, and what is suspected in how many windows.
+    These are packed windows, at the rate of the cohort: a wrong rate is seen as far as their spectrum shows it.
     """
     columns = {}
     for name, cohort in cohorts.items():

@@ -11,6 +11,7 @@ from ecglib.reporting.style import plain
 SPEED, GAIN = 25.0, 10.0  # mm per second, mm per millivolt
 FINE, COARSE, INK, SOFT = "#f7e3e0", "#ecbdb6", "#16181b", "#8a8f95"
 PEN = (0.0, 0.35, 0.85)  # red, green, blue of what is marked: the paper is red
+OFFSET = 2.0  # mV of the median, more than any heart gives
 PULSE, EDGE = 12.5, 5.0  # mm: calibration pulse before each row, paper after it
 GRID = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 
@@ -20,7 +21,9 @@ def ecg_paper(x, fs, leads=LEADS, *, lead_mask=None, title="", rhythm="II", seco
 
     x: (lead, time) mV; fs: Hz; leads: their names; lead_mask (lead,): False is drawn as "not recorded"; the first
     `seconds` are shown. Twelve standard leads: 3 rows x 4 columns of consecutive quarters with a whole strip of
-    `rhythm` below; otherwise one whole strip per lead, in the order given. Without `ax` 1 mm is 1 mm on paper.
+    `rhythm` below; otherwise one whole strip per lead, in the order given. A lead that lies OFFSET from zero, as stored
+    by recorders that keep the voltage of the electrodes, is drawn around its median.
+    Without `ax` 1 mm is 1 mm on paper.
     shade: (lead, time) from 0, nothing, to 1, as from a marker pen along the line: see `explanation_figures`.
     """
     x, mask, rows = _shown(x, fs, leads, lead_mask, rhythm, seconds)
@@ -57,6 +60,8 @@ def _shown(x, fs, leads, lead_mask, rhythm, seconds):
     if x.ndim != 2 or not x.shape[1] or len(leads) != len(x) or len(mask) != len(x):
         reason = f"signal {x.shape}, {len(leads)} lead names and {len(mask)} mask entries do not fit"
         raise EcgError(reason, field="leads")
+    middle = np.nanmedian(np.where(mask[:, None], x, 0.0), axis=1, keepdims=True)
+    x = np.where(np.abs(middle) > OFFSET, x - middle, x)
     return x, mask, _rows(tuple(leads), x.shape[1], rhythm)
 
 

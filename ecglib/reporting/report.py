@@ -26,6 +26,7 @@ STAGES = ("figures", "explore", "external/*", "pretrain/*", "probe/*", "models",
 # Notebooks alone.
 FURTHER = (
     "explore_corpora",
+    "explore_corpus/*",
     "fine_tuning*",
     "ppg",
     "rhythm_and_beats",

@@ -1,4 +1,4 @@
-"""Whole days of beats and rhythms, with or without their waveforms: AFDB, LTAFDB, NSRDB, CPSC 2021, simulated days.
+"""Whole days of beats and rhythms, with or without waveforms: AFDB, LTAFDB, NSRDB, CPSC 2021, SHDB-AF, simulated.
 
 Times are seconds from the start of the recording. Rhythms hold from their mark to the next one; what no mark covers is
 unknown. Flutter is a rhythm of its own here: who counts it as fibrillation says so (`Day.flags`).
@@ -14,7 +14,10 @@ import pandas as pd
 from ecglib import EcgError, require_known
 from ecglib.data import annotations
 from ecglib.data.annotations import Interval
+from ecglib.data.long_recording import LongRecording
+from ecglib.datasets import shdb_af
 from ecglib.rhythm.irregularity import LONGEST_RR
+from ecglib.rhythm.streamed import r_peaks
 
 UNKNOWN = -1
 
@@ -25,10 +28,10 @@ class Source(NamedTuple):
     url: str
     licence: str
     citation: str
-    beats: str  # ending of the file with the beats
+    beats: str  # ending of the file with the beats; "": they are found in the signal, block by block
     rhythms: str  # ending of the file with the rhythms; "": there is none
     fs: float | None  # Hz; None: as its headers say
-    before: str = ""  # the rhythm before the first mark, and of records without marks; "": unknown
+    before: str = ""  # the rhythm before the first mark, and of records that are marked nowhere; "": unknown
     note: str = ""  # what a reader must know
 
 
@@ -72,6 +75,16 @@ SOURCES = {
         200.0,
         "N",
         note="pieces of Holter recordings; the patient is the first number of the record's name",
+    ),
+    "shdb-af": Source(
+        shdb_af.URL,
+        shdb_af.LICENCE,
+        shdb_af.CITATION,
+        "",
+        "atr",
+        200.0,
+        "N",
+        note="beats are found in the signals; unmarked recordings are unknown; N is whatever is not marked",
     ),
     "simulated": Source(
         "https://doi.org/10.1155/2007/43407", "MIT", "ecgsim, the simulator beside this library", "atr", "atr", 200.0
@@ -120,37 +133,68 @@ def days(root, source: str, group: str = "") -> list[Day]:
     """
     require_known("corpus of days", [source], SOURCES)
     about, folder = SOURCES[source], Path(root).resolve()
+    if not about.beats:
+        whole = shdb_af.recordings(folder)
+        kept = _of_group([Path(path) for path in whole.path], folder, group)
+        return [_streamed(row, source, about) for row in whole.itertuples() if Path(row.path) in kept]
     paths = [path.with_suffix("") for path in sorted(folder.glob(f"*.{about.beats}"))]
     if not paths:
         fix = f"give the folder with the .{about.beats} files of {about.url}"
         raise EcgError(f"no annotations of {source}", file=folder, field="root", fix=fix)
-    if group:
-        try:
-            of_group = pd.read_csv(folder / "days.csv", dtype=str).set_index("record_id")["group"]
-        except (OSError, ValueError, KeyError) as error:
-            fix = "write a CSV with the columns record_id and group"
-            raise EcgError(f"no table of groups: {error}", file=folder / "days.csv", field="group", fix=fix) from error
-        require_known("group", [group], sorted(set(of_group)), "group", folder / "days.csv")
-        paths = [path for path in paths if of_group.get(path.name) == group]
-    return [_day(path, source, about) for path in paths]
+    return [_day(path, source, about) for path in _of_group(paths, folder, group)]
+
+
+def _of_group(paths: list[Path], folder: Path, group: str) -> list[Path]:
+    """The records of a group, by the table days.csv; all of them where no group is asked for."""
+    if not group:
+        return paths
+    try:
+        of_group = pd.read_csv(folder / "days.csv", dtype=str).set_index("record_id")["group"]
+    except (OSError, ValueError, KeyError) as error:
+        fix = "write a CSV with the columns record_id and group"
+        raise EcgError(f"no table of groups: {error}", file=folder / "days.csv", field="group", fix=fix) from error
+    require_known("group", [group], sorted(set(of_group)), "group", folder / "days.csv")
+    return [path for path in paths if of_group.get(path.name) == group]
 
 
 def _day(path: Path, source: str, about: Source) -> Day:
     beats = annotations.read(path.with_suffix(f".{about.beats}"))
     fs = beats.fs or about.fs
     at, first = np.unique(beats.beats, return_index=True)
-    if len(at) < 2:
-        raise EcgError("fewer than two beats", file=path.with_suffix(f".{about.beats}"), field="beats")
+    _require_beats(at, path.with_suffix(f".{about.beats}"))
     marks = beats if about.rhythms == about.beats else None
     if about.rhythms and marks is None:
         marks = annotations.read(path.with_suffix(f".{about.rhythms}"))
     marked = annotations.rhythms(marks, at[-1]) if marks else []
-    first_mark = marked[0].start if marked else at[-1]
-    if about.before and first_mark > at[0]:
-        marked = [Interval(at[0], first_mark, about.before), *marked]
-    rhythms = [Interval(start / fs, end / fs, label) for start, end, label in marked]
+    rhythms = _in_seconds(marked, about.before, at, fs)
     patient = f"{source}-{annotations.patient_of(source, path.name)}"
     return Day(path.name, patient, source, at / fs, beats.symbols[beats.is_beat][first], rhythms, path)
+
+
+def _streamed(row, source: str, about: Source) -> Day:
+    """A recording (row of `shdb_af.recordings`) without a file of beats: they are found in the signal."""
+    recording = LongRecording(row.path)
+    at = r_peaks(recording)
+    _require_beats(at, recording.file)
+    rhythms = []
+    if row.marked:
+        marked = annotations.rhythms(annotations.read(f"{row.path}.{about.rhythms}"), at[-1])
+        rhythms = _in_seconds(marked, about.before, at, recording.fs)
+    kinds = np.full(len(at), "N")
+    return Day(row.recording, f"{source}-{row.patient_id}", source, at / recording.fs, kinds, rhythms, Path(row.path))
+
+
+def _require_beats(at: np.ndarray, file) -> None:
+    if len(at) < 2:
+        raise EcgError("fewer than two beats", file=file, field="beats")
+
+
+def _in_seconds(marked: list[Interval], before: str, at: np.ndarray, fs: float) -> list[Interval]:
+    """Rhythms in seconds, after the one that holds from the first beat (sample) to the first mark, if one does."""
+    first_mark = marked[0].start if marked else at[-1]
+    if before and first_mark > at[0]:
+        marked = [Interval(at[0], first_mark, before), *marked]
+    return [Interval(start / fs, end / fs, label) for start, end, label in marked]
 
 
 def described(found: dict[str, list[Day]], positive) -> pd.DataFrame:

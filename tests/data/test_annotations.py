@@ -7,7 +7,7 @@ import pytest
 import wfdb
 
 from ecglib import EcgError
-from ecglib.data import annotations
+from ecglib.data import annotations, wfdb_io
 from ecglib.data.annotations import Interval
 from ecglib.rhythm import days
 
@@ -72,6 +72,34 @@ def test_beats_know_their_rhythm_and_unmarked_ones_are_unknown(tmp_path):
         days.days(tmp_path, "afdb")
     with pytest.raises(EcgError, match="unknown corpus of days"):
         days.days(tmp_path, "mars")
+
+
+def test_days_without_a_file_of_beats_are_streamed_and_unmarked_ones_are_unknown(tmp_path):
+    """SHDB-AF: a beat every 0.8 s in 90 s; fibrillation marked from 30 to 60 s in 001, nothing in 002; 020 is 005."""
+    second = np.arange(90 * 200) / 200
+    since = (second - 0.4) % 0.8
+    beat = np.exp(-((np.minimum(since, 0.8 - since) / 0.012) ** 2) / 2)
+    lines = ["Data_ID,Subject_ID,Annotated,Age_at_Holter,Sex,AF_Type"]
+    for name, marked in (("001", "Yes"), ("002", "No"), ("020", "Yes")):
+        wfdb_io.write(tmp_path, name, np.round([1000 * beat, 600 * beat]).astype(int), 200, ["ECG1", "ECG2"], 1000)
+        lines.append(f"{name},7,{marked},60,male,PAF")
+        notes = {"symbol": ['"', '"'], "aux_note": ["(AFIB", "(N"]}
+        wfdb.wrann(name, "atr", np.array([6000, 12000]), **notes, write_dir=str(tmp_path))
+    (tmp_path / "002.atr").unlink()
+    (tmp_path / "AdditionalData.csv").write_text("\n".join(lines) + "\n")
+    marked, unknown = days.days(tmp_path, "shdb-af")
+    assert (marked.record_id, unknown.record_id) == ("001", "002") and marked.patient_id == "shdb-af-7"
+    for day in (marked, unknown):
+        assert len(day.beats) in range(109, 114)
+        beats = np.round((day.beats - 0.4) / 0.8)
+        np.testing.assert_allclose(day.beats, 0.4 + 0.8 * beats, atol=0.02)
+    assert [(mark.label, round(mark.start)) for mark in marked.rhythms][1:] == [("AFIB", 30), ("N", 60)]
+    assert marked.rhythms[0].label == "N" and marked.rhythms[0].start == marked.beats[0]
+    flags = marked.flags(("AFIB", "AFL"))
+    np.testing.assert_array_equal(flags[:-1], ((marked.beats >= 30) & (marked.beats < 60))[:-1])
+    assert unknown.rhythms == [] and set(unknown.flags(("AFIB",))) == {days.UNKNOWN}
+    (tmp_path / "days.csv").write_text("record_id,group\n001,a\n002,b\n")
+    assert [day.record_id for day in days.days(tmp_path, "shdb-af", "b")] == ["002"]
 
 
 def test_the_real_corpora_are_what_their_papers_say(real_data):

@@ -53,6 +53,45 @@ def test_every_token_relation_and_parent_of_the_common_vocabulary_exists():
             assert not serial & set(_tokens(row.ecgfounder))
 
 
+def test_the_17_labels_of_ecgfm_are_those_of_its_card_and_those_that_say_less_are_refused():
+    from ecglib import zoo
+
+    table, names = labels.vocabulary("harmonised").set_index("key"), zoo.card("ecgfm_finetuned").statements
+    assert len(names) == 17 and {token for cell in table.ecgfm17 for token in _tokens(cell)} == set(names)
+    matched = labels.match("scp", "ecgfm17").set_index("label")
+    usable = set(matched.index[matched.usable])
+    assert {"atrial_fibrillation", "av_block_1", "pvc", "mi_any", "sinus_rhythm_any"} <= usable
+    assert not {"rbbb", "lbbb", "wpw", "sinus_tachycardia", "NORM", "MI"} & usable
+    assert "incomplete block counts as block" in matched.reason["rbbb"]
+    said = pd.DataFrame({name: [1, 0] for name in names}, dtype=np.int8)
+    said["Atrial flutter"] = np.array([0, 1], np.int8)
+    found = labels.harmonise(said, "ecgfm17")
+    assert (
+        found.af_or_flutter.tolist() == [1, 1] and found.atrial_fibrillation.tolist() == [1, 0] and "wpw" not in found
+    )
+
+
+def test_marks_of_beats_and_rhythms_are_those_that_the_readers_take():
+    from ecglib.data import annotations
+    from ecglib.datasets import mitdb, shdb_af
+
+    table = labels.vocabulary("harmonised").set_index("key")
+    for key, marks in mitdb.LABELS.items():
+        assert table.relation_mitdb[key] in labels.USABLE and set(marks.split()) <= set(_tokens(table.mitdb[key])), key
+    for key, marks in shdb_af.LABELS.items():
+        assert table.relation_shdb_af[key] in labels.USABLE
+        assert {f"({mark}" for mark in marks} == set(_tokens(table.shdb_af[key])), key
+    beats = {token for cell in table.mitdb for token in _tokens(cell) if not token.startswith("(")}
+    assert beats - {"~"} <= annotations.BEATS
+    assert {token for cell in table.afdb for token in _tokens(cell)} == {"(N", "(AFIB", "(AFL", "(J"}
+    for source in ("afdb", "shdb_af"):  # N is whatever is not marked, which is not sinus rhythm
+        assert table[f"relation_{source}"].sinus_rhythm_any == "broader"
+    matched = labels.match("mitdb", "shdb_af").set_index("label").usable
+    assert matched["atrial_fibrillation"] and not matched["junctional_rhythm"], "(NOD is another rhythm there"
+    tokens = pd.DataFrame({"(N": [1, 0], "(B": [0, 1]}, dtype=np.int8)
+    assert labels.harmonise(tokens, "mitdb", ["sinus_rhythm_any"]).sinus_rhythm_any.tolist() == [1, labels.UNKNOWN]
+
+
 def test_superclasses_are_the_statements_of_their_class():
     scp = labels.vocabulary("scp")
     keys = labels.vocabulary("harmonised").set_index("key")

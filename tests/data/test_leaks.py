@@ -113,6 +113,8 @@ def test_patients_and_summary(hearts):
     assert pairs[["record_a", "record_b", "patient_a", "patient_b"]].values.tolist() == [["c", "d", "y", "z"]]
     found = leaks.summary([corpus], pairs).set_index("question")
     assert found.found.tolist() == [1, 1, 0, 1] and found.among.tolist() == [3, 4, 1, 1]
+    corpus.table = table.assign(split=["train", "", "val", "val"])  # 202 of MIT-BIH, the person of 201, is left out
+    assert leaks.patients(corpus).empty, "a record without a split is used for nothing"
 
 
 def test_windows_of_one_record_are_no_pair(hearts):

@@ -284,6 +284,15 @@ def _icentia11k(root):
     return {"segment_s": 0.8, "every_s": 5}
 
 
+def _cpsc2021(root):
+    for name, kind in (("data_1_1", "paroxysmal"), ("data_1_12", "paroxysmal"), ("data_7_1", "non")):
+        _write(root / "Training_set_I", name, ("II", "I"), 200, pulse="I", comments=(f"{kind} atrial fibrillation",))
+        marks = {"sample": np.array([3, PULSE, 60]), "symbol": ["+", "N", "A"], "aux_note": ["(AFIB\0", "None", ""]}
+        marks = marks if kind == "paroxysmal" else {"sample": np.array([PULSE]), "symbol": ["N"]}
+        wfdb.wrann(name, "atr", **marks, write_dir=str(root / "Training_set_I"))
+    return {"segment_s": 1, "every_s": 5}
+
+
 def _mimic_perform(root):
     for group, number in (("af", 1), ("non_af", 1), ("non_af", 2)):
         folder = root / f"mimic_perform_{group}_csv"
@@ -305,6 +314,7 @@ BUILDERS = {
     "code15": _code15,
     "code_test": _code_test,
     "cpsc2018": _cpsc2018,
+    "cpsc2021": _cpsc2021,
     "echonext": _echonext,
     "folder": _folder,
     "heedb": _heedb,
@@ -702,6 +712,7 @@ def test_cinc2011_text_form_is_read_as_the_wfdb_form(tmp_path):
     wfdb_form = cinc.read(records.iloc[1])
     for path in records.path:
         counts = np.round(cinc.read({"path": path, "record_id": "x", "patient_id": "x"}).signal * 200).astype(int)
+        counts[[4, 5]] = counts[[5, 4]]  # in the text form aVF stands before aVL
         lines = [",".join(map(str, (i, *row))) for i, row in enumerate(counts.T)]
         Path(f"{path}.txt").write_text("\n".join(lines))
         Path(f"{path}.hea").unlink()
@@ -716,6 +727,16 @@ def test_cinc2011_text_form_is_read_as_the_wfdb_form(tmp_path):
     (tmp_path / "RECORDS-unacceptable").write_text("1000001\n")
     with pytest.raises(EcgError, match="1000001 stands in both lists"):
         cinc.records(tmp_path)
+
+
+def test_real_recordings_of_cinc2011_keep_goldbergers_identities(real_data):
+    cinc, errors = datasets.get("cinc2011"), []
+    for row in cinc.records(real_data / "cinc2011").itertuples():
+        x = cinc.read(row).signal
+        x = x - np.median(x, axis=1, keepdims=True)
+        size = np.abs(x[:6]).mean()
+        errors += [np.abs(x[4] - (x[0] - x[2]) / 2).mean() / size] if size else []
+    assert len(errors) > 70 and np.median(errors) < 0.1, "aVL = (I - III) / 2"
 
 
 def test_qtdb_leaves_out_leads_without_a_standard_name_and_says_who_marked(tmp_path):

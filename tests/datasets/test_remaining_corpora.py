@@ -1,4 +1,4 @@
-"""CODE-test, EchoNext, HEEDB, SHDB-AF, Icentia11k, MIMIC PERform: their traps, on tiny files of their formats."""
+"""CODE-test, CPSC 2021, EchoNext, HEEDB, SHDB-AF, Icentia11k, MIMIC PERform: their traps, on tiny files."""
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from ecglib.data import cohort, wfdb_io
 from ecglib.data.recording import LEADS
 
 code_test, echonext, shdb_af = (datasets.get(name) for name in ("code_test", "echonext", "shdb_af"))
+cpsc2021 = datasets.get("cpsc2021")
 icentia11k, mimic_perform = datasets.get("icentia11k"), datasets.get("mimic_perform")
 
 
@@ -198,6 +199,50 @@ def test_rhythms_of_icentia11k_end_and_beats_are_counted(tmp_path):
     wfdb.wrann("p00000_s00", "atr", np.array([3]), ["+"], aux_note=["(VT"], write_dir=str(tmp_path / "p00/p00000"))
     with pytest.raises(EcgError, match="VT"):
         icentia11k.records(tmp_path, segment_s=0.5)
+
+
+def test_rhythms_of_cpsc2021_by_hand(tmp_path):
+    """Marks at 12 (AFIB), 35 (N), 50 s (AFL); a piece without marks is N; segments of 10 s, one after the other."""
+    _write_piece(tmp_path, "data_4_2", [(12, "+", "(AFIB"), (35, "+", "(N"), (41, "A", ""), (50, "+", "(AFL")])
+    _write_piece(tmp_path, "data_40_1", [(1, "N", "None"), (65, "V", "")])
+    records = cpsc2021.records(tmp_path, segment_s=10, every_s=10)
+    assert records.groupby("recording").patient_id.first().to_dict() == {"data_4_2": "4", "data_40_1": "40"}
+    piece = records[records.recording == "data_4_2"]
+    assert piece.rhythm.tolist() == ["N", "AFIB", "AFIB", "mixed", "N", "AFL", "AFL"]
+    np.testing.assert_allclose(piece.af_share, [0, 0.8, 1, 0.5, 0, 1, 1], atol=1e-12)
+    assert set(piece.af_type) == {"paroxysmal atrial fibrillation"} and piece.n_pac.tolist() == [0, 0, 0, 0, 1, 0, 0]
+    states = cpsc2021.labels(tmp_path, records).loc[records.record_id[records.recording == "data_40_1"]]
+    assert states.pvc.tolist() == [0] * 6 + [1] and not states.drop(columns="pvc").to_numpy().any()
+    read = cpsc2021.read(piece.iloc[1])
+    assert read.leads == ("I", "II") and read.fs == 200 and read.signal.shape == (2, 2000)
+    np.testing.assert_allclose(read.signal[0], (np.arange(2000, 4000) % 3000) / 1000, atol=1e-6)
+    for options in ({"segment_s": 0}, {"segment_s": 20, "every_s": 10}):
+        with pytest.raises(EcgError, match="segments of"):
+            cpsc2021.records(tmp_path, **options)
+    _write_piece(tmp_path, "data_5_1", [(1, "+", "(SVTA")])
+    with pytest.raises(EcgError, match="unknown rhythm 'SVTA'"):
+        cpsc2021.records(tmp_path)
+
+
+def _write_piece(root, name, marks, seconds=70):
+    """A piece of two channels at 200 Hz, lead I the second of them, counting its samples."""
+    n = 200 * seconds
+    counts = np.stack([100 + np.arange(n) % 2000, np.arange(n) % 3000])
+    wfdb_io.write(root, name, counts, 200, ["II", "I"], 1000, fmt="16", comments=("paroxysmal atrial fibrillation",))
+    at, symbols, notes = zip(*marks, strict=True)
+    wfdb.wrann(name, "atr", np.array([200 * s for s in at]), list(symbols), aux_note=list(notes), write_dir=str(root))
+
+
+def test_the_real_pieces_of_cpsc2021(real_data):
+    """Every one of the 18 is read; the share of fibrillation over all of it is that of its marks, summed by hand."""
+    root = real_data / "cpsc2021"
+    records = cpsc2021.records(root, segment_s=1, every_s=1)
+    assert records.recording.nunique() == 18 and records.patient_id.nunique() == 6
+    share = records.groupby("recording").af_share.mean()
+    assert (share[["data_21_7", "data_35_4"]] == 0).all() and (share[["data_84_1", "data_8_4"]] > 0.999).all()
+    marked = (5639 - 3132 + 9100 - 8468 + 16050 - 11121 + 22355 - 21303) / 22355
+    assert abs(share["data_101_6"] - marked) < 0.01
+    assert cpsc2021.read(records.iloc[-1]).signal.shape == (2, 200)
 
 
 def test_mimic_perform_splits_people_and_asks_which_lead_the_ecg_is(tmp_path):

@@ -1,6 +1,8 @@
 """Commands on corpora, as a user calls them: reports as labels."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,9 +109,10 @@ def test_the_table_of_corpora(capsys):
     assert "ecgfm" not in table["pretrained models"]["cinc2021/ptb"], "one part is contaminated, another is not"
     readers = set(table.reader)
     assert set(datasets.names()) <= readers, "every reader has a row"
-    named = {name: table.reader[name] for name in ("shdb-af", "code-test", "echonext", "ptb-xl", "afdb")}
+    asked = ("shdb-af", "code-test", "echonext", "ptb-xl", "cpsc2021", "mimic-perform", "afdb")
+    named = {name: table.reader[name] for name in asked}
     assert named == {"shdb-af": "shdb_af", "code-test": "code_test", "echonext": "echonext"} | {
-        "ptb-xl": "ptbxl", "afdb": "",
+        "ptb-xl": "ptbxl", "cpsc2021": "cpsc2021", "mimic-perform": "mimic_perform", "afdb": "",
     }  # fmt: skip
     assert table.labels["code-test"] == "7" and table["pretrained models"]["code-test"] == ""
 
@@ -152,6 +155,33 @@ def test_a_corpus_is_fetched_and_used(tmp_path, capsys):
     assert "[fetch ludb]" not in quiet and "0 verified" in quiet
     assert main(["fetch", "echonext", "--out", str(out)]) == 2
     assert "sign its data use agreement at https://" in capsys.readouterr().err
+
+
+def test_the_advice_to_pin_a_corpus_can_be_followed(tmp_path, monkeypatch):
+    """In a repository with this one's .gitignore, DVC pins what was fetched, and git takes the pin and not the data."""
+    (tmp_path / ".gitignore").write_text((Path(__file__).parents[2] / ".gitignore").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+
+    def call(*words):
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    out = Path("corpora/ludb")
+    out.mkdir(parents=True)
+    (out / "1.hea").write_text("1 1 500 10\n")
+    call("git", "init", "-q", ".")
+    call(sys.executable, "-m", "dvc", "init", "-q")
+    advice = corpora.pinning(out)
+    assert "data.dvc is unchanged" in advice
+    add, share = re.search(r"dvc (add .+); git (add .+)$", advice).groups()
+    call(sys.executable, "-m", "dvc", *add.split(), "-q")
+    call("git", *share.split())
+    staged = [line for line in call("git", "ls-files").split() if line.startswith("corpora")]
+    assert staged == ["corpora/ludb.dvc"] and "path: ludb" in Path(staged[0]).read_text()
+    assert call("git", "status", "--porcelain", "corpora").split() == ["A", "corpora/ludb.dvc"]
+    assert "dvc add data" in corpora.pinning(Path("data/ludb")), "DVC pins no folder within a pinned one"
 
 
 def test_leaks_between_folders(tmp_path, capsys):

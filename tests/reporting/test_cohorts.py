@@ -63,6 +63,22 @@ def test_external_cohorts_are_described(home):
     assert np.isfinite(cohorts.spectra({"B": home}).db).all() and "B" in cohorts.signal_quality({"B": home})
 
 
+def test_corpora_whose_records_have_one_or_two_leads_are_drawn_and_described(home):
+    """As in MIT-BIH: no record has all leads of the corpus, and none has lead I."""
+    for half, leads in ((0, [1, 6]), (1, [1, 10])):
+        home.mask[half::2] = False
+        home.mask[np.arange(half, len(home), 2)[:, None], leads] = True
+    home.signals, home.mask, home.leads = home.signals[:, 1:], home.mask[:, 1:], home.leads[1:]
+    assert set(cohorts.spectra({"A": home}).cohort) == {"A (lead II)"}
+    drawn = cohorts.examples(home, ["NORM", "AFIB"])
+    assert set(drawn) == {"NORM", "AFIB"} and (home.lead_mask(list(drawn.values())).sum(axis=1) == 2).all()
+    contract = cohorts.signal_contract({"A": home})["A"]
+    assert contract["III = II - I, error (95th)"] == "cannot be told" and contract["windows looked at"] != "0"
+    one = drawn["AFIB"]
+    home.mask[one, 2] = True  # where one has more leads than the others, it is the one to show
+    assert cohorts.examples(home, ["NORM", "AFIB"]) == {"AFIB": one}
+
+
 def test_a_gallery_of_the_most_frequent_statements_where_the_labels_of_cohorts_differ(tmp_path):
     """The cells of notebook 01 on two cohorts, the second of which states what the first does not, and more often."""
     for name, labels_of in (("here", ["A"]), ("there", ["B"])):

@@ -134,6 +134,21 @@ def test_the_sheet_is_true_to_scale():
     assert {text.get_text() for text in ax.texts} == {"I"}
 
 
+def test_a_lead_with_the_voltage_of_its_electrodes_stays_on_the_sheet():
+    """CPSC 2021 and QTDB lie 5 mV from zero; a shift of 1 mV may be the heart's and is drawn."""
+    x = ecg(2)
+    drawn = []
+    for offset in (0.0, 1.0, 5.0):
+        ax = ecg_paper.ecg_paper(x + np.array([[offset], [0.0]]), 100, ["I", "II"])
+        heights = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == x.shape[1]]
+        assert len(heights) == 2 and all(0 <= y.min() and y.max() <= ax.get_ylim()[1] for y in map(np.asarray, heights))
+        zero = ecg_paper.zero_lines(x + np.array([[offset], [0.0]]), 100, ["I", "II"])
+        drawn.append((heights[0] - zero[0]) / 10)
+        plt.close(ax.figure)
+    np.testing.assert_allclose(drawn[1] - drawn[0], 1, atol=1e-6)
+    np.testing.assert_allclose(drawn[2], x[0] - np.median(x[0]), atol=1e-6)
+
+
 def test_the_sheet_shows_consecutive_quarters_and_names_what_is_missing():
     x = np.repeat(np.arange(12.0)[:, None] / 10, 1000, axis=1)
     shuffled = np.random.default_rng(0).permutation(12)

@@ -10,7 +10,7 @@ import pytest
 from ecglib import EcgError
 from ecglib.data import rpeaks, wfdb_io
 from ecglib.data.long_recording import LongRecording
-from ecglib.rhythm import holter, rr_model
+from ecglib.rhythm import holter, rr_model, streamed
 from ecgsim import holter as simulated
 
 HOURS = 0.5
@@ -50,7 +50,7 @@ def test_block_by_block_finds_the_beats_of_the_whole_and_the_true_ones(recording
     found = holter.r_peaks(pieces, 120, progress=lambda done, total: steps.append((done, total)))
     assert steps[-1] == (1800, 1800) and (np.diff(found) > 0.2 * 200).all()
     x = pieces.read(0, pieces.n_times)
-    whole = holter._without_t_waves(x, 200, rpeaks.r_peaks(x, 200))
+    whole = streamed._without_t_waves(x, 200, rpeaks.r_peaks(x, 200))
     same = holter.beat_errors(whole / 200, found / 200)
     assert min(same.values()) > 99.5
     right = holter.beat_errors(recording[1].t / 1000, found / 200)
