@@ -11,7 +11,7 @@ from study_tree import call, copy_tree
 
 from ecglib.pipeline.stages import ROOT
 
-METHODS = ("supervised", "clef", "melp", "measure", "reconstruct", "heartlang_vq", "heartlang")
+METHODS = ("supervised", "clef", "melp", "measure", "reconstruct", "restore", "heartlang_vq", "heartlang")
 
 # Small numbers over those of params.yaml: a tiny study with every stage, task and method of the real one.
 SMOKE = {
@@ -87,7 +87,7 @@ SMOKE = {
 # A method with labels, with metadata, with reports, with measurements, in two stages; each has tests of its own.
 TWELVE = ["twelve-supervised", "twelve-clef", "twelve-melp", "twelve-measure"]
 KEPT = {
-    "pretraining": [*TWELVE, "twelve-reconstruct", "twelve-heartlang_vq", "single-supervised"],
+    "pretraining": [*TWELVE, "twelve-reconstruct", "twelve-restore", "twelve-heartlang_vq", "single-supervised"],
     "probed": [*TWELVE, "twelve-heartlang", "single-supervised"],
     "finetuned": ["twelve-measure_finetune"],
     "baselines": [
