@@ -46,6 +46,7 @@ SMOKE = {
     "robustness": {
         "encoders": {"random": "", **{name: f"../results/pretrain/twelve-{name}" for name in ("clef", "measure")}},
         **{"beside": ["features"], "n_records": 0, "shift_encoder": "clef", "disease": ["NORM"], "alpha": 0.3},
+        "covariates": {"sex": "male"},
         "shifted": {"seeds": 1, "train_ratios": [1, 1], "ratios": [2, 1, 0.5], "shares": [0.4, 0.6], "prevalence": 0.5},
         **{"min_positives": 1, "edges": [1, 4], "n_resamples": 20},
         "damage": {"snrs": [12, 0], "kept": [6, 1], "rates": []},
