@@ -11,7 +11,7 @@ from study_tree import call, copy_tree
 
 from ecglib.pipeline.stages import ROOT
 
-METHODS = ("supervised", "clef", "melp", "measure", "reconstruct", "heartlang_vq", "heartlang")
+METHODS = ("supervised", "clef", "melp", "measure", "reconstruct", "restore", "heartlang_vq", "heartlang")
 
 # Small numbers over those of params.yaml: a tiny study with every stage, task and method of the real one.
 SMOKE = {
@@ -47,6 +47,7 @@ SMOKE = {
     "robustness": {
         "encoders": {"random": "", **{name: f"../results/pretrain/twelve-{name}" for name in ("clef", "measure")}},
         **{"beside": ["features"], "n_records": 0, "shift_encoder": "clef", "disease": ["NORM"], "alpha": 0.3},
+        "covariates": {"sex": "male"},
         "shifted": {"seeds": 1, "train_ratios": [1, 1], "ratios": [2, 1, 0.5], "shares": [0.4, 0.6], "prevalence": 0.5},
         **{"min_positives": 1, "edges": [1, 4], "n_resamples": 20},
         "damage": {"snrs": [12, 0], "kept": [6, 1], "rates": []},
@@ -88,7 +89,7 @@ SMOKE = {
 # A method with labels, with metadata, with reports, with measurements, in two stages; each has tests of its own.
 TWELVE = ["twelve-supervised", "twelve-clef", "twelve-melp", "twelve-measure"]
 KEPT = {
-    "pretraining": [*TWELVE, "twelve-reconstruct", "twelve-heartlang_vq", "single-supervised"],
+    "pretraining": [*TWELVE, "twelve-reconstruct", "twelve-restore", "twelve-heartlang_vq", "single-supervised"],
     "probed": [*TWELVE, "twelve-heartlang", "single-supervised"],
     "finetuned": ["twelve-measure_finetune"],
     "baselines": [

@@ -25,6 +25,7 @@ from ecglib.data.notebook import RUN
 from ecglib.pipeline import warm
 from ecglib.pipeline.environment import ENVIRONMENT
 
+LARGEST = 3_000_000  # bytes of a page: what a telephone opens and a mail carries
 WROTE = "ecglib_wrote"  # metadata of an executed notebook: what its run put into the folder
 STYLE = """body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222}
 pre{overflow-x:auto;font-size:13px;line-height:1.4}.highlight pre,pre.src{background:#f6f6f6;padding:.6rem}
@@ -122,10 +123,20 @@ def _finish(notebook: Path, part: Path, out_dir: Path, page_name: str) -> None:
     scrub = {os.path.relpath(part, notebook.parent): os.path.relpath(out_dir, notebook.parent)}
     scrub |= {str(part): out_dir.name, f"{notebook.parent.parent}{os.sep}": ""}
     executed = normalise(json.loads(copy.read_text()), scrub)
-    write_atomic(part / (page_name or f"{notebook.stem}.html"), page(executed, not page_name, _report(out_dir)))
+    written = page(executed, not page_name, _report(out_dir))
+    _check_size(notebook, written)
+    write_atomic(part / (page_name or f"{notebook.stem}.html"), written)
     files = {path.relative_to(part).as_posix() for path in part.rglob("*")} - {KEY}
     executed["metadata"][WROTE] = sorted(files)
     write_atomic(copy, json.dumps(executed, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_size(notebook: Path, page_: str) -> None:
+    """EcgError for a page of more than LARGEST bytes."""
+    size = len(page_.encode())
+    if size > LARGEST:
+        reason = f"its page has {size / 1e6:.1f} MB, at most {LARGEST / 1e6:g} are allowed"
+        raise EcgError(reason, file=notebook.name, fix="show fewer rows, and fewer or smaller pictures")
 
 
 def written(folder: Path) -> list[str]:

@@ -44,18 +44,20 @@ def read(path) -> pd.DataFrame:
 
 
 def markdown(works: pd.DataFrame, results) -> str | None:
-    """Markdown table of the works in the order of their file; None where a table that they name is not in `results`.
+    """Markdown table of the works in the order of their file; None where scores that they name are not in `results`.
 
-    works: as `read` gives them. results: the folder of the study, with real/ in it. Raises EcgError for a query that
-    does not name exactly one row.
+    works: as `read` gives them. results: the folder of the study, with real/ in it; where another table than the scores
+    is missing, its works say what computes it. Raises EcgError for a query that does not name exactly one row.
     """
-    results = Path(results)
-    if not all((results / table).is_file() for table in set(works.table) - {""}):
+    results, named = Path(results), set(works.table) - {""}
+    there = {name for name in named if (results / name).is_file()}
+    if any(name.endswith(SCORES) for name in named - there):
         return None
-    tables = {name: pd.read_csv(results / name, keep_default_na=True) for name in set(works.table) - {""}}
+    tables = {name: pd.read_csv(results / name, keep_default_na=True) for name in there}
     lines = []
     for work in works.itertuples():
         number, floor = (_number(tables, work, query) for query in (work.row, work.baseline))
+        floor = floor if work.table in tables else ""
         ours = f"{work.ours}: {work.measure} {number}" if number else work.ours or "no row"
         theirs = [work.published or "-", work.test_set or "-"]
         lines.append([f"{work.work} ({work.source})", work.question, ours, floor or "-", *theirs, work.remark])
@@ -69,6 +71,8 @@ def _number(tables: dict, work, query: str) -> str:
     if not query:
         return ""
     name, _, query = query.rpartition(": ")
+    if work.table not in tables:
+        return f"(run `make {'real' if work.table.startswith('real/') else 'repro'}`)"
     table = tables[work.table]
     chosen = table.query(f"({query}) and {USUAL}" if work.table.endswith(SCORES) else query)
     if len(chosen) != 1:

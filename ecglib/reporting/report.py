@@ -37,6 +37,7 @@ FURTHER = (
 )
 FOLLOWED = ("random", "features", "scratch")  # baselines among the headline numbers
 
+MOST = 1800  # rows of a table in the page, which stays below notebooks.LARGEST; the files hold all
 COUNTS = ("records", "packed", "rejected", "patients", "rows", "rows_with_missing_lead", "rows_with_gap")
 
 
@@ -80,17 +81,26 @@ def load_searchable_tables() -> None:
     itables.init_notebook_mode(all_interactive=False, connected=False)
 
 
+def of_labels(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each label that the page shows: AUROC at home and elsewhere, of methods with all training labels and
+    of those that need none. Every share of the labels and every score are in the file."""
+    alone = ~scores.label.str.startswith("macro")
+    return scores[alone & (scores.metric == "auroc") & scores.fraction.isin([0, 1])]
+
+
 def numbers(table: pd.DataFrame, name: str) -> str:
-    """A table to sort and to search, which needs no network, as HTML.
+    """A table to sort and to search, which needs no network, as HTML; of more than MOST rows the first, and says so.
 
     name: of the table in the page, so that two runs give the same bytes.
     """
     import itables
 
+    left_out = f"<p>The first {MOST} of {len(table)} rows: the file has all.</p>" if len(table) > MOST else ""
+    table = table.head(MOST)
     options = {"lengthMenu": [10, 25, 100], "scrollX": True, "classes": "display compact nowrap"}
     options |= {"layout": {"topStart": "pageLength", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging"}}
     options |= {"table_id": name, "connected": False, "maxBytes": 0, "showIndex": False}
-    return itables.to_html_datatable(table.reset_index(drop=True), **options)
+    return left_out + itables.to_html_datatable(table.reset_index(drop=True), **options)
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:

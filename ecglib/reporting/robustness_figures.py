@@ -6,8 +6,10 @@ Functions draw tables of `evaluation`, one method in one colour and symbol as ev
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from ecglib.reporting import style
+from ecglib.reporting.ecg_paper import COARSE, FINE
 from ecglib.reporting.methods import drawn, look
 from ecglib.reporting.style import FAINT, INK, MM, PAGE, PALETTE, SOFT, error_bars, name_rows, new_axes
 
@@ -254,3 +256,57 @@ def rare(table, ax=None):
     ax.set_xlabel(f"Macro AUROC ({style.INTERVAL} over patients)")
     style.legend_above(ax)
     return ax
+
+
+def anomalies(strips, fs: float, limit: float, names: dict):
+    """Where a record is abnormal, and what a network says: of each record an ECG on millimetre paper, its score below.
+
+    strips: of (title, lead, x (time,) mV, truth bool (time,), score (time,)), of the same samples at fs Hz; limit: from
+    which on a sample is marked; names: of the colours, truth and marked. Returns the Figure.
+    """
+    style.use()
+    figure, axes = plt.subplots(
+        2 * len(strips), 1, figsize=(PAGE, (12 + 44 * len(strips)) * MM), height_ratios=[2, 1] * len(strips)
+    )
+    for (title, lead, x, truth, score), paper, below in zip(strips, axes[::2], axes[1::2], strict=True):
+        seconds = np.arange(len(x)) / fs
+        _paper(paper, seconds, x, f"{title}, lead {lead}")
+        below.plot(seconds, score, color=PALETTE[0], linewidth=0.8)
+        below.axhline(limit, color=INK, linewidth=0.7, linestyle=(0, (3, 2)))
+        for ax in (paper, below):
+            _spans(ax, seconds, truth, color=PALETTE[4], alpha=0.35, linewidth=0, ymin=0, ymax=1)
+        _spans(below, seconds, score >= limit, color=PALETTE[0], linewidth=0, ymin=0, ymax=0.07)
+        below.set(xlim=paper.get_xlim(), ylabel="Score", ylim=(0, None))
+    axes[-1].set_xlabel("Time (s); paper: 0.04 s and 0.1 mV a small square")
+    handles = [
+        Patch(color=PALETTE[4], alpha=0.35, label=names["truth"]),
+        Patch(color=PALETTE[0], label=names["marked"]),
+    ]
+    handles.append(Line2D([], [], color=INK, linewidth=0.7, linestyle=(0, (3, 2)), label="threshold"))
+    _top_legend(figure, handles)
+    return figure
+
+
+def _paper(ax, seconds, x, title: str):
+    """A strip on the squares of ECG paper, of 0.04 s and 0.1 mV."""
+    low, high = np.floor(2 * x.min() - 0.2) / 2, np.ceil(2 * x.max() + 0.2) / 2
+    for which, step, colour in (("minor", 1, FINE), ("major", 5, COARSE)):
+        ax.set_xticks(np.arange(0, seconds[-1] + 0.01, 0.04 * step), [], minor=which == "minor")
+        ax.set_yticks(np.arange(low, high + 0.01, 0.1 * step), [], minor=which == "minor")
+        ax.grid(which=which, color=colour, linewidth=0.3 if which == "minor" else 0.5)
+    ax.tick_params(which="both", length=0)
+    ax.plot(seconds, x, color=INK, linewidth=0.8)
+    ax.set(xlim=(0, seconds[-1]), ylim=(low, high), ylabel="ECG")
+    ax.set_title(style.plain(title), loc="left", pad=2)
+
+
+def _spans(ax, seconds, marked, **look_of):
+    """A band over every run of marked samples."""
+    step = seconds[1] - seconds[0]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(marked, int), [0]])))
+    for first, last in edges.reshape(-1, 2):
+        ax.axvspan(seconds[first] - step / 2, seconds[last - 1] + step / 2, **look_of)
+
+
+def _top_legend(figure, handles):
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import expit, logit
+from scipy.stats import norm
 
 from ecglib import EcgError
 from ecglib.evaluation import metrics, shift
@@ -20,17 +21,32 @@ CONCEPT = {  # P(Y=1 | Z=0), P(Y=1 | Z=1) at test -> log-loss, AUROC of X only, 
 RISKS = (0.1, 0.6)
 
 
+def area(share, risks, known) -> float:
+    """AUROC of X+Z, which knows the risks `known`: its logit is normal in each group, of unit variance and a mean of
+    y - 1 / 2 plus the logit of the known risk, so that two of them compare as normal variables do."""
+    p_z, offset = np.array([1 - share, share]), logit(known)
+    ill, well = p_z * np.array(risks), p_z * (1 - np.array(risks))
+    pairs = np.outer(ill / ill.sum(), well / well.sum())
+    return float((pairs * norm.cdf((1 + offset[:, None] - offset[None]) / np.sqrt(2))).sum())
+
+
 @pytest.mark.parametrize("share", COVARIATE)
 def test_the_toy_under_another_mix_of_patients(share):
     table = shift.toy((0.2, RISKS), (share, RISKS))
     found = [table.prevalence[0], *table.loc[[0, 1], ["mean", "log_loss", "auroc"]].to_numpy().ravel()]
-    assert found == pytest.approx(COVARIATE[share], abs=0.002)
+    assert found == pytest.approx(COVARIATE[share], abs=0.002)  # areas of the table come from a simulation
+    probabilities = [0, 1, 2, 4, 5]
+    assert np.array(found)[probabilities] == pytest.approx(np.array(COVARIATE[share])[probabilities], abs=5e-4)
+    assert found[-1] == pytest.approx(area(share, RISKS, np.array(RISKS)), abs=5e-4)
 
 
 @pytest.mark.parametrize("risks", CONCEPT)
 def test_the_toy_under_another_risk_within_the_groups(risks):
     table = shift.toy((0.5, RISKS), (0.5, risks))
     assert table[["log_loss", "auroc"]].to_numpy().ravel() == pytest.approx(CONCEPT[risks], abs=0.002)
+    assert table.log_loss.to_numpy() == pytest.approx(np.array(CONCEPT[risks])[::2], abs=5e-4)
+    areas = [area(0.5, risks, np.array(known)) for known in (RISKS, risks)]
+    assert table.auroc.to_numpy()[1:] == pytest.approx(areas, abs=5e-4)
 
 
 def test_the_toy_by_simulation():

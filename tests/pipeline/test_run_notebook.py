@@ -119,6 +119,17 @@ def test_a_failing_cell_keeps_the_traceback_and_the_last_good_result(tmp_path):
     assert "AssertionError" in (tmp_path / "out.part" / "demo.ipynb").read_text()
 
 
+def test_a_page_that_is_too_large_to_mail_is_refused(tmp_path, monkeypatch):
+    source = notebook(tmp_path / "demo.ipynb")
+    size = len(notebooks.execute(source, tmp_path / "out").with_suffix(".html").read_bytes())
+    monkeypatch.setattr(notebooks, "LARGEST", size)
+    notebooks.execute(source, tmp_path / "out")
+    monkeypatch.setattr(notebooks, "LARGEST", size - 1)
+    with pytest.raises(EcgError, match=r"its page has .* MB"):
+        notebooks.execute(source, tmp_path / "out")
+    assert (tmp_path / "out/demo.html").stat().st_size == size
+
+
 def test_an_interrupted_run_finds_its_checkpoints_again_and_another_one_does_not(tmp_path):
     seen = "from pathlib import Path\nprint('left:', Path(out_dir, 'checkpoint').exists())"
     source = notebook(tmp_path / "demo.ipynb", seen)

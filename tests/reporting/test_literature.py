@@ -1,16 +1,16 @@
 """The table of the literature: numbers come from tables of the study, and a query names one row."""
 
-from pathlib import Path
+import ast
 
 import pandas as pd
 import pytest
+import yaml
 
 from ecglib import EcgError
 from ecglib.data.labels import PTBXL_SUPER
+from ecglib.pipeline.stages import ROOT
 from ecglib.reporting import literature
 from ecglib.reporting import published as numbers_of
-
-ROOT = Path(__file__).resolve().parents[2]
 
 ROW = dict.fromkeys(literature.COLUMNS, "") | {"work": "CLEF", "source": "arXiv 2512.02180", "question": "risk?"}
 
@@ -91,6 +91,37 @@ def test_a_query_that_names_no_row_or_several_is_refused(folder):
         chosen = works(folder, {"table": "figures/scores.csv", "row": row, "ours": "x", "remark": "y"})
         with pytest.raises(EcgError, match=f"gives {count} rows"):
             literature.markdown(chosen, folder)
+
+
+def test_a_work_whose_table_was_not_computed_says_what_computes_it(folder):
+    scored = {"ours": "x", "table": "figures/scores.csv", "row": "encoder == 'clef'", "remark": "small"}
+    other = {"ours": "beats", "measure": "accuracy", "row": "a == 1", "baseline": "floor: a == 2", "remark": "other"}
+    rows = [scored, *(other | {"table": table} for table in ("real/beats.csv", "beats.csv"))]
+    first, real, simulated = literature.markdown(works(folder, *rows), folder).splitlines()[2:]
+    assert "0.812" in first and "accuracy (run `make real`)" in real and "accuracy (run `make repro`)" in simulated
+    assert "floor" not in real
+
+
+def test_every_table_of_the_works_is_written_by_a_notebook_and_every_query_can_be_read():
+    chosen = literature.read(ROOT / "docs/literature.csv")
+    assert chosen.work.is_unique and len(chosen) >= 38
+    texts = [path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")]
+    stages = {"real/" * real + out for real in (False, True) for out in outs(real)}
+    for work in chosen[chosen.table != ""].itertuples():
+        folder, _, name = work.table.rpartition("/")
+        assert folder in stages and any(f'"{name}' in text.replace("\\", "") for text in texts), work.table
+        assert work.ours and work.measure and ": " in work.baseline, work.work
+        for query in (work.row, work.baseline.rpartition(": ")[2]):
+            ast.parse(query.replace("`class`", "name"), mode="eval")
+        assert len((work.values or literature.VALUES).split()) == 3
+
+
+def outs(real: bool) -> set[str]:
+    """Folders below results/, or results/real/, that the stages of a study write."""
+    file = ROOT / ("real/dvc.yaml" if real else "dvc.yaml")
+    stages = yaml.safe_load(file.read_text())["stages"].values()
+    paths = [out for stage in stages for out in stage.get("do", stage)["outs"] if isinstance(out, str)]
+    return {path.removeprefix("results/real/" if real else "results/") for path in paths}
 
 
 def test_a_table_that_was_not_computed_leaves_the_page_as_it_is(folder):

@@ -15,6 +15,7 @@ from test_tables import SKILL, place
 
 from ecglib import EcgError
 from ecglib.evaluation.predictions import of_task
+from ecglib.pipeline import notebooks
 from ecglib.reporting import answers, tables
 from ecglib.reporting import report as report_module
 from ecglib.reporting.tables import contract, differences, external
@@ -131,6 +132,26 @@ def test_tables_and_scores_hold_the_same_numbers(tmp_path, report):
     assert tree["single"]["leader in B"] == round(best, 4) and row["low"] <= row["point"] <= row["high"]
     with pytest.raises(EcgError, match="no such table"):
         report(tmp_path, tmp_path / "out")
+
+
+def test_the_page_shows_labels_of_methods_that_had_all_or_none_and_the_file_has_every_row(tmp_path):
+    scores = pd.read_csv(study(tmp_path / "results") / "figures/scores.csv")
+    scores = pd.concat([scores, scores[scores.fraction == 1].assign(encoder="words", fraction=0.0)])
+    shown = report_module.of_labels(scores)
+    assert not shown.label.str.startswith("macro").any() and set(shown.metric) == {"auroc"}
+    assert set(shown.fraction) == {0, 1} and set(shown.split) == {"test", "external"}
+    assert set(shown.label) == set(scores.label[~scores.label.str.startswith("macro")])
+
+
+def test_a_long_table_is_cut_so_that_four_of_them_fit_into_a_page():
+    line = {name: "reconstruct" for name in "abcde"} | {name: 0.123 for name in "fghijklm"}
+    long = pd.DataFrame([line] * (report_module.MOST + 1))
+    cut = report_module.numbers(long, "scores")
+    assert f"<p>The first {report_module.MOST} of {len(long)} rows: the file has all.</p>" in cut
+    whole = report_module.numbers(long.head(report_module.MOST), "scores")
+    assert cut.endswith(whole) and "the file has all" not in whole
+    library = 1_100_000  # bytes of what sorts and searches, and of the rest of the page
+    assert 4 * len(whole) + library < notebooks.LARGEST
 
 
 def test_who_has_seen_a_corpus_is_marked_and_dummy_weights_are_not_there(tmp_path, monkeypatch, report):

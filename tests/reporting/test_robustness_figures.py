@@ -109,6 +109,22 @@ def test_cues_and_rare_statements():
     assert ax.get_legend().get_texts()[0].get_text() == "10 to 19 training records (3 statements)"
 
 
+def test_anomalies_show_truth_score_and_what_is_marked():
+    score = np.where(np.arange(200) // 50 == 1, 2.0, 0.5)
+    truth = np.arange(200) // 50 == 2
+    names = {"truth": "in truth", "marked": "marked"}
+    figure = robustness_figures.anomalies([("PVC", "II", np.sin(np.arange(200)), truth, score)] * 2, 100.0, 1.0, names)
+    assert len(figure.axes) == 4
+    paper, below = figure.axes[:2]
+    assert paper.get_title("left") == "PVC, lead II"
+    np.testing.assert_allclose(below.lines[0].get_ydata(), score)
+    spans = [(p.get_x(), p.get_x() + p.get_width()) for p in below.patches]
+    np.testing.assert_allclose(spans, [(0.995, 1.495), (0.495, 0.995)])  # truth, and what is marked
+    for ticks, square in ((paper.get_xticks, 0.04), (paper.get_yticks, 0.1)):  # a large square has five small ones
+        np.testing.assert_allclose(np.diff(ticks()), 5 * square)
+        np.testing.assert_allclose(np.diff(np.sort([*ticks(), *ticks(minor=True)])), square)
+
+
 def test_the_same_table_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         style.save(robustness_figures.heat_map(corrupted()), tmp_path, name)
