@@ -423,8 +423,8 @@ def require_method(method: str, encoder, settings=None) -> None:
     if tail not in tails or (tail and baseline):
         fix = f"<objective>, {', '.join(f'<objective>+{each}' for each in tails[1:-1])} or <objective>+{tails[-1]}"
         raise EcgError(f"unknown method {method!r}", field="method", fix=fix)
-    if name.partition(":")[0] == "random":
-        architecture, size = _untrained(name, settings or Settings())
+    if name.partition(":")[0] in ("random", "scratch"):
+        architecture, size = _network(name, settings or Settings())
         require_known("size", [size], models.module(architecture).SIZES, "method")
     if not baseline and encoder is None:
         if ":" not in name:  # as in zoo:merl, which is there and was not given
@@ -447,10 +447,12 @@ def checked(method: str, task: Task, pretrain_dir, model, settings) -> Task:
     return task
 
 
-def _untrained(method: str, settings: Settings) -> tuple[str, str]:
-    """(architecture, size) of "random", "random:ARCHITECTURE" or "random:ARCHITECTURE:SIZE"."""
-    _, *named = method.split(":")
-    return (settings.encoder, settings.size) if not named else (named[0], named[1] if len(named) > 1 else "small")
+def _network(method: str, settings: Settings) -> tuple[str, str]:
+    """(architecture, size) of "random" or "scratch", alone or with ":ARCHITECTURE" or ":ARCHITECTURE:SIZE"."""
+    start, *named = method.split(":")
+    if named:
+        return named[0], named[1] if len(named) > 1 else "small"
+    return (settings.encoder, settings.size) if start == "random" else (settings.scratch_encoder, "small")
 
 
 def untrained_twin(pretrain_dir, settings: Settings) -> str:
@@ -472,12 +474,11 @@ def learner_of(method: str, task: Task, settings: Settings, pretrain_dir, model,
     kinds = kinds or {}
     name, _, tail = method.partition("+")
     chance = {"random": settings.seeds}.get(name, settings.whole_seeds if name.startswith("random:") else 0)
+    from_scratch = name.partition(":")[0] == "scratch"
 
     def make(seed):
-        if name == "scratch":
-            return models.build(settings.scratch_encoder, "small", len(task.leads), seed)
-        if chance:
-            return models.build(*_untrained(name, settings), len(task.leads), seed)
+        if from_scratch or chance:
+            return models.build(*_network(name, settings), len(task.leads), seed)
         if model is None:
             return models.load(pretrain_dir)[0]
         return copy.deepcopy(model) if tail in ("finetune", "selftrain") else model
@@ -486,7 +487,7 @@ def learner_of(method: str, task: Task, settings: Settings, pretrain_dir, model,
         return kinds.get(BoostedTrees, BoostedTrees)(task)
     if name == "multirocket":
         return RandomConvolutions(task, settings)
-    if name == "scratch":
+    if from_scratch:
         return kinds.get(Finetuned, Finetuned)(task, make, settings, "supervised")
     if tail == OUTPUTS:
         return OutputsProbe(task, pretrain_dir)
@@ -509,9 +510,10 @@ def run(
 
     method: "random" (linear probe of an untrained encoder, another one per seed), "random:ARCHITECTURE" or
     "random:ARCHITECTURE:SIZE" (the same, `whole_seeds` encoders in turn), "multirocket" (random convolutions),
-    "features" (hand-made features, boosted trees), "scratch" (supervised), "<objective>" (linear probe of a pretrained
-    encoder), "<objective>+sgd-linear" (a probe trained as in most papers), "<objective>+outputs" (a linear probe that
-    may read what the head of pretraining says, and may go on from its own calls), "<objective>+finetune", or
+    "features" (hand-made features, boosted trees), "scratch" (supervised; "scratch:ARCHITECTURE" or
+    "scratch:ARCHITECTURE:SIZE" another network), "<objective>" (linear probe of a pretrained encoder),
+    "<objective>+sgd-linear" (a probe trained as in most papers), "<objective>+outputs" (a linear probe that may read
+    what the head of pretraining says, and may go on from its own calls), "<objective>+finetune", or
     "<objective>+selftrain" (fine-tuned on the labels at hand and on what a teacher says of the other training records).
     A fraction that gives nobody is left out (`Task.shares`).
     pretrain_dir: folder of the pretrained encoder; model: in its place the published one of `zoo.load`, which is fed
