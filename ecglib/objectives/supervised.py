@@ -12,6 +12,7 @@ from ecglib import EcgError, models
 from ecglib.data.labels import POSSIBLE, PRESENT, UNKNOWN
 from ecglib.training.augment import first_lead, gain, random_lead_view, roll
 from ecglib.training.masking import lead_drop
+from ecglib.training.policy import RandomPolicy
 
 PAPER = "ECGFounder, arXiv 2410.04133"
 ENCODER = "net1d"
@@ -57,6 +58,7 @@ class Objective(nn.Module):
         pooling: str = "",  # of the tokens, such as "mean+max", in place of the encoder's own vector
         mixup: float = 0.0,  # a of the Beta(a, a) by which records and their targets are mixed in pairs; 0 = off
         dropout: float = 0.0,  # before the head
+        policy: dict | None = None,  # parameters of policy.RandomPolicy, such as {n: 2, m: 5}; None: no policy
     ):
         super().__init__()
         for field, value, valid in (
@@ -72,6 +74,7 @@ class Objective(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.loss, self.gamma, self.positive, self.possible = loss, gamma, positive, POSSIBLE_TARGETS[possible]
         self.lead_views, self.lead_dropout, self.gain, self.shift = lead_views, lead_dropout, gain, shift
+        self.policy = None if policy is None else RandomPolicy(**policy)
 
     def logits(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None, peaks=None) -> torch.Tensor:
         """x (batch, lead, time), lead_mask bool (batch, lead), peaks int64 (batch, n) -> (batch, label), without
@@ -135,4 +138,4 @@ class Objective(nn.Module):
         if self.lead_dropout and x.shape[1] > 1:
             kept = lead_drop(*x.shape[:2], self.lead_dropout, lead_mask).to(x.device)
             x, lead_mask = x * kept.unsqueeze(-1), lead_mask & kept
-        return x, lead_mask
+        return (x, lead_mask) if self.policy is None else self.policy(x, lead_mask)
