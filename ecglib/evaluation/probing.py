@@ -79,8 +79,8 @@ class Task:
         """Truth int8 (row, label) of the development cohort: 1, 0, or -1 where unknown or possible."""
         return observed(label_states(self.cohort, rows, self.labels))
 
-    def data(self, rows) -> batches.CohortData:
-        return batches.CohortData(self.cohort, rows, self.leads, self.profile, self.labels)
+    def data(self, rows, meta=()) -> batches.CohortData:
+        return batches.CohortData(self.cohort, rows, self.leads, self.profile, self.labels, meta)
 
     def shares(self, rows, fractions, seeds: int) -> tuple[dict[float, list], list[float]]:
         """(fraction -> its `seeds` subsets as positions in `rows` to train on, fractions that would be nobody).
@@ -171,15 +171,16 @@ class Settings:
 
 def mean_logits(objective, data: batches.CohortData, shifts: int = 1) -> torch.Tensor:
     """Outputs (row, label) of a supervised objective on `data`: their mean over circular shifts in time."""
+    fused = getattr(objective, "fusion", None) is not None
 
-    def logits(x, lead_mask, peaks):
+    def logits(x, lead_mask, peaks, **meta):
         n, total = x.shape[-1], 0.0
         for step in (round(k * n / shifts) for k in range(shifts)):
             moved = torch.where(peaks >= 0, (peaks - step) % n, -1) if peaks is not None else None
-            total = total + objective.logits(torch.roll(x, -step, -1), lead_mask, moved)
+            total = total + objective.logits(torch.roll(x, -step, -1), lead_mask, moved, **meta)
         return total / shifts
 
-    return batches.run_inference(objective, logits, data, 256)
+    return batches.run_inference(objective, logits, data, 256, meta=fused)
 
 
 def probabilities(objective, data: batches.CohortData, shifts: int = 1) -> np.ndarray:
@@ -360,17 +361,20 @@ class Finetuned:
     def __init__(self, task: Task, make, settings: Settings, mode: str):
         self.task, self.choice, self._make, self._settings, self.mode = task, {}, make, settings, mode
         self._kept = {}
+        fusion = settings.objective.get("fusion")  # of age and sex with the signals
+        self._meta = () if fusion is None else tuple(fusion.get("columns", ("age", "sex")))
 
     def _data(self, cohort, rows) -> batches.CohortData:
         """The rows with their labels where they are of the development cohort; kept, since they are asked again."""
         key = id(cohort), rows.tobytes()
         if key not in self._kept:
             home, task = cohort is self.task.cohort, self.task
-            self._kept[key] = batches.CohortData(cohort, rows, task.leads, task.profile, task.labels if home else None)
+            labels, meta = task.labels if home else None, self._meta
+            self._kept[key] = batches.CohortData(cohort, rows, task.leads, task.profile, labels, meta)
         return self._kept[key]
 
     def fit(self, draw: Draw) -> None:
-        val, data = self._data(self.task.cohort, draw.val_rows), self.task.data(draw.rows)
+        val, data = self._data(self.task.cohort, draw.val_rows), self.task.data(draw.rows, self._meta)
         self._objective = supervised(self._make(draw.seed), data, val, self._settings, draw.seed)
 
     def predict(self, cohort, rows) -> np.ndarray:

@@ -354,6 +354,22 @@ def test_training_from_scratch_takes_the_network_that_is_named(cohort):
             probing.run(wrong, task)
 
 
+def test_age_and_sex_reach_a_network_that_fuses_them(cohort):
+    task, rows = Task(cohort, (), ("I",), NAMES), np.arange(4)
+    learner = probing.learner_of("scratch", task, Settings(objective={"fusion": {}}), None, None)
+    assert learner._data(cohort, task.val_rows).meta == ("age", "sex")
+    net = models.build("net1d", n_leads=1)
+    objective = objectives.build("supervised", net, n_labels=len(NAMES), fusion={}).eval()
+    torch.nn.init.normal_(objective.fusion.attention.out.weight)
+    data = task.data(rows, ("age", "sex"))
+    data._meta |= {"age": torch.tensor([20.0, 40.0, 60.0, torch.nan])}
+    batch = data.batch(rows)
+    with torch.no_grad():
+        expected = objective.logits(batch.x, batch.lead_mask, batch.peaks, batch.meta)
+        assert not torch.allclose(expected, objective.logits(batch.x, batch.lead_mask, batch.peaks))
+    torch.testing.assert_close(probing.mean_logits(objective, data), expected)
+
+
 def test_a_share_that_is_nobody_is_left_out_by_name_and_all_of_them_stop(cohort):
     task = Task(cohort, (), ("I",), NAMES)
     assert len(set(cohort.records.patient_id[task.train_rows])) == 15
