@@ -512,12 +512,11 @@ def run(
 ) -> pd.DataFrame:
     """Train a method on label fractions of the development cohort; predict its validation, test and external records.
 
-    method: "random" (linear probe of an untrained encoder, another one per seed), "random:ARCHITECTURE" or
-    "random:ARCHITECTURE:SIZE" (the same, `whole_seeds` encoders in turn), "multirocket" (random convolutions),
-    "features" (hand-made features, boosted trees), "scratch" (supervised; "scratch:ARCHITECTURE" or
-    "scratch:ARCHITECTURE:SIZE" another network), "<objective>" (linear probe of a pretrained encoder),
-    "<objective>+sgd-linear" (a probe trained as in most papers), "<objective>+outputs" (a linear probe that may read
-    what the head of pretraining says, and may go on from its own calls), "<objective>+finetune", or
+    method: "random" (linear probe of an untrained encoder, another one per seed), "random:ARCHITECTURE[:SIZE]" (the
+    same, `whole_seeds` encoders in turn), "multirocket" (random convolutions), "features" (hand-made features, boosted
+    trees), "scratch" or "scratch:ARCHITECTURE[:SIZE]" (supervised), "<objective>" (linear probe of a pretrained
+    encoder), "<objective>+sgd-linear" (a probe trained as in most papers), "<objective>+outputs" (a linear probe that
+    may read what the head of pretraining says, and may go on from its own calls), "<objective>+finetune", or
     "<objective>+selftrain" (fine-tuned on the labels at hand and on what a teacher says of the other training records).
     A fraction that gives nobody is left out (`Task.shares`).
     pretrain_dir: folder of the pretrained encoder; model: in its place the published one of `zoo.load`, which is fed
