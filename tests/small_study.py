@@ -22,6 +22,7 @@ SMOKE = {
     "probe": {"fractions": [0.5, 1.0], "seeds": 1, "epochs": 1, "min_steps": 2, "min_positives": 4}
     | {"rocket_dilations": 2, "folds": 3, "fold_seeds": 1},
     "finetune": {"fractions": [1.0], "seeds": 1},
+    "from_scratch": {"epochs": 1},
     "tasks.single": {"label_names": ["SR", "AFIB", "PAC"]},
     "published.models": {"models": ["clef_small", "merl"]},
     "fine_tuning": {

@@ -111,7 +111,8 @@ ONE_IMPORTER = {
     "ecglib.zoo.lora": "a method with a source of its own",
     "ecglib.models.text": "text encoders, which only objectives with reports need",
     "ecglib.training.report_terms": "a table of words with its look-up",
-    "ecglib.training.noise": "noise in augment; the bank of recorded noise is a user's file",
+    "ecglib.training.policy": "a way to augment with a source of its own",
+    "ecglib.models.fusion": "age and sex beside signals, with a source of its own",
 }
 
 

@@ -243,8 +243,8 @@ def replicates(group, model, metric, n=1000, seed=0, thresholds=None):
 
 
 def is_baseline(encoder: str) -> bool:
-    """Whether a method is one that others are read against; untrained networks of any architecture are."""
-    return encoder in BASELINES or encoder.startswith("random:")
+    """Whether a method is one that others are read against; "random" and "scratch" are with any architecture."""
+    return encoder in BASELINES or encoder.startswith(("random:", "scratch:"))
 
 
 def validation(predictions):

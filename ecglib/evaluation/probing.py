@@ -79,8 +79,8 @@ class Task:
         """Truth int8 (row, label) of the development cohort: 1, 0, or -1 where unknown or possible."""
         return observed(label_states(self.cohort, rows, self.labels))
 
-    def data(self, rows) -> batches.CohortData:
-        return batches.CohortData(self.cohort, rows, self.leads, self.profile, self.labels)
+    def data(self, rows, meta=()) -> batches.CohortData:
+        return batches.CohortData(self.cohort, rows, self.leads, self.profile, self.labels, meta)
 
     def shares(self, rows, fractions, seeds: int) -> tuple[dict[float, list], list[float]]:
         """(fraction -> its `seeds` subsets as positions in `rows` to train on, fractions that would be nobody).
@@ -171,15 +171,16 @@ class Settings:
 
 def mean_logits(objective, data: batches.CohortData, shifts: int = 1) -> torch.Tensor:
     """Outputs (row, label) of a supervised objective on `data`: their mean over circular shifts in time."""
+    fused = getattr(objective, "fusion", None) is not None
 
-    def logits(x, lead_mask, peaks):
+    def logits(x, lead_mask, peaks, **meta):
         n, total = x.shape[-1], 0.0
         for step in (round(k * n / shifts) for k in range(shifts)):
             moved = torch.where(peaks >= 0, (peaks - step) % n, -1) if peaks is not None else None
-            total = total + objective.logits(torch.roll(x, -step, -1), lead_mask, moved)
+            total = total + objective.logits(torch.roll(x, -step, -1), lead_mask, moved, **meta)
         return total / shifts
 
-    return batches.run_inference(objective, logits, data, 256)
+    return batches.run_inference(objective, logits, data, 256, meta=fused)
 
 
 def probabilities(objective, data: batches.CohortData, shifts: int = 1) -> np.ndarray:
@@ -360,17 +361,20 @@ class Finetuned:
     def __init__(self, task: Task, make, settings: Settings, mode: str):
         self.task, self.choice, self._make, self._settings, self.mode = task, {}, make, settings, mode
         self._kept = {}
+        fusion = settings.objective.get("fusion")  # of age and sex with the signals
+        self._meta = () if fusion is None else tuple(fusion.get("columns", ("age", "sex")))
 
     def _data(self, cohort, rows) -> batches.CohortData:
         """The rows with their labels where they are of the development cohort; kept, since they are asked again."""
         key = id(cohort), rows.tobytes()
         if key not in self._kept:
             home, task = cohort is self.task.cohort, self.task
-            self._kept[key] = batches.CohortData(cohort, rows, task.leads, task.profile, task.labels if home else None)
+            labels, meta = task.labels if home else None, self._meta
+            self._kept[key] = batches.CohortData(cohort, rows, task.leads, task.profile, labels, meta)
         return self._kept[key]
 
     def fit(self, draw: Draw) -> None:
-        val, data = self._data(self.task.cohort, draw.val_rows), self.task.data(draw.rows)
+        val, data = self._data(self.task.cohort, draw.val_rows), self.task.data(draw.rows, self._meta)
         self._objective = supervised(self._make(draw.seed), data, val, self._settings, draw.seed)
 
     def predict(self, cohort, rows) -> np.ndarray:
@@ -423,8 +427,8 @@ def require_method(method: str, encoder, settings=None) -> None:
     if tail not in tails or (tail and baseline):
         fix = f"<objective>, {', '.join(f'<objective>+{each}' for each in tails[1:-1])} or <objective>+{tails[-1]}"
         raise EcgError(f"unknown method {method!r}", field="method", fix=fix)
-    if name.partition(":")[0] == "random":
-        architecture, size = _untrained(name, settings or Settings())
+    if name.partition(":")[0] in ("random", "scratch"):
+        architecture, size = _network(name, settings or Settings())
         require_known("size", [size], models.module(architecture).SIZES, "method")
     if not baseline and encoder is None:
         if ":" not in name:  # as in zoo:merl, which is there and was not given
@@ -447,10 +451,12 @@ def checked(method: str, task: Task, pretrain_dir, model, settings) -> Task:
     return task
 
 
-def _untrained(method: str, settings: Settings) -> tuple[str, str]:
-    """(architecture, size) of "random", "random:ARCHITECTURE" or "random:ARCHITECTURE:SIZE"."""
-    _, *named = method.split(":")
-    return (settings.encoder, settings.size) if not named else (named[0], named[1] if len(named) > 1 else "small")
+def _network(method: str, settings: Settings) -> tuple[str, str]:
+    """(architecture, size) of "random" or "scratch", alone or with ":ARCHITECTURE" or ":ARCHITECTURE:SIZE"."""
+    start, *named = method.split(":")
+    if named:
+        return named[0], named[1] if len(named) > 1 else "small"
+    return (settings.encoder, settings.size) if start == "random" else (settings.scratch_encoder, "small")
 
 
 def untrained_twin(pretrain_dir, settings: Settings) -> str:
@@ -472,12 +478,11 @@ def learner_of(method: str, task: Task, settings: Settings, pretrain_dir, model,
     kinds = kinds or {}
     name, _, tail = method.partition("+")
     chance = {"random": settings.seeds}.get(name, settings.whole_seeds if name.startswith("random:") else 0)
+    from_scratch = name.partition(":")[0] == "scratch"
 
     def make(seed):
-        if name == "scratch":
-            return models.build(settings.scratch_encoder, "small", len(task.leads), seed)
-        if chance:
-            return models.build(*_untrained(name, settings), len(task.leads), seed)
+        if from_scratch or chance:
+            return models.build(*_network(name, settings), len(task.leads), seed)
         if model is None:
             return models.load(pretrain_dir)[0]
         return copy.deepcopy(model) if tail in ("finetune", "selftrain") else model
@@ -486,7 +491,7 @@ def learner_of(method: str, task: Task, settings: Settings, pretrain_dir, model,
         return kinds.get(BoostedTrees, BoostedTrees)(task)
     if name == "multirocket":
         return RandomConvolutions(task, settings)
-    if name == "scratch":
+    if from_scratch:
         return kinds.get(Finetuned, Finetuned)(task, make, settings, "supervised")
     if tail == OUTPUTS:
         return OutputsProbe(task, pretrain_dir)
@@ -507,9 +512,9 @@ def run(
 ) -> pd.DataFrame:
     """Train a method on label fractions of the development cohort; predict its validation, test and external records.
 
-    method: "random" (linear probe of an untrained encoder, another one per seed), "random:ARCHITECTURE" or
-    "random:ARCHITECTURE:SIZE" (the same, `whole_seeds` encoders in turn), "multirocket" (random convolutions),
-    "features" (hand-made features, boosted trees), "scratch" (supervised), "<objective>" (linear probe of a pretrained
+    method: "random" (linear probe of an untrained encoder, another one per seed), "random:ARCHITECTURE[:SIZE]" (the
+    same, `whole_seeds` encoders in turn), "multirocket" (random convolutions), "features" (hand-made features, boosted
+    trees), "scratch" or "scratch:ARCHITECTURE[:SIZE]" (supervised), "<objective>" (linear probe of a pretrained
     encoder), "<objective>+sgd-linear" (a probe trained as in most papers), "<objective>+outputs" (a linear probe that
     may read what the head of pretraining says, and may go on from its own calls), "<objective>+finetune", or
     "<objective>+selftrain" (fine-tuned on the labels at hand and on what a teacher says of the other training records).

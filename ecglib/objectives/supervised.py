@@ -10,8 +10,10 @@ from torch import nn
 
 from ecglib import EcgError, models
 from ecglib.data.labels import POSSIBLE, PRESENT, UNKNOWN
+from ecglib.models.fusion import MetadataFusion
 from ecglib.training.augment import first_lead, gain, random_lead_view, roll
 from ecglib.training.masking import lead_drop
+from ecglib.training.policy import RandomPolicy
 
 PAPER = "ECGFounder, arXiv 2410.04133"
 ENCODER = "net1d"
@@ -57,6 +59,8 @@ class Objective(nn.Module):
         pooling: str = "",  # of the tokens, such as "mean+max", in place of the encoder's own vector
         mixup: float = 0.0,  # a of the Beta(a, a) by which records and their targets are mixed in pairs; 0 = off
         dropout: float = 0.0,  # before the head
+        policy: dict | None = None,  # parameters of policy.RandomPolicy, such as {n: 2, m: 5}; None: no policy
+        fusion: dict | None = None,  # parameters of fusion.MetadataFusion, such as {dropout: 0.2}; None: signals alone
     ):
         super().__init__()
         for field, value, valid in (
@@ -72,13 +76,21 @@ class Objective(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.loss, self.gamma, self.positive, self.possible = loss, gamma, positive, POSSIBLE_TARGETS[possible]
         self.lead_views, self.lead_dropout, self.gain, self.shift = lead_views, lead_dropout, gain, shift
+        self.policy = None if policy is None else RandomPolicy(**policy)
+        self.fusion = None if fusion is None else MetadataFusion(self.head.in_features, **fusion)
+        if mixup and fusion is not None:
+            raise EcgError("a mixture of two patients has no age", field="mixup", fix="set mixup to 0, or no fusion")
 
-    def logits(self, x: torch.Tensor, lead_mask: torch.Tensor | None = None, peaks=None) -> torch.Tensor:
-        """x (batch, lead, time), lead_mask bool (batch, lead), peaks int64 (batch, n) -> (batch, label), without
-        augmentation; with lead_views the first lead that is there counts (without a mask, the first)."""
+    def logits(self, x, lead_mask: torch.Tensor | None = None, peaks=None, meta=None) -> torch.Tensor:
+        """x (batch, lead, time), lead_mask bool (batch, lead), peaks int64 (batch, n), meta of a `Batch` -> (batch,
+        label), without augmentation; with lead_views the first lead that is there counts, without a mask the first."""
         if self.lead_views:
             x, lead_mask = (x[:, :1], None) if lead_mask is None else first_lead(x, lead_mask)
-        return self.head(self.dropout(models.pooled(self.encoder, x, lead_mask, peaks, self.pooling)))
+        return self._read(x, lead_mask, peaks, meta)
+
+    def _read(self, x, lead_mask, peaks, meta) -> torch.Tensor:
+        z = models.pooled(self.encoder, x, lead_mask, peaks, self.pooling)
+        return self.head(self.dropout(z if self.fusion is None else self.fusion(z, meta)))
 
     def forward(self, batch) -> tuple[torch.Tensor, dict]:
         if batch.labels is None or batch.labels.shape[1] != self.head.out_features:
@@ -89,9 +101,9 @@ class Objective(nn.Module):
             x, lead_mask = self.augment(batch.x, batch.lead_mask)
             if self.mixup:
                 x, lead_mask, target, known = self.mix(x, lead_mask, target, known)
-            z = self.head(self.dropout(models.pooled(self.encoder, x, lead_mask, pooling=self.pooling)))
+            z = self._read(x, lead_mask, None, batch.meta)
         else:
-            z = self.logits(batch.x, batch.lead_mask, batch.peaks)
+            z = self.logits(batch.x, batch.lead_mask, batch.peaks, batch.meta)
         z = z.float()  # the terms of a logit in bfloat16 would be off by a percent
         return (self.terms(z, target) * known).sum() / known.numel(), {"known": known.mean()}
 
@@ -135,4 +147,4 @@ class Objective(nn.Module):
         if self.lead_dropout and x.shape[1] > 1:
             kept = lead_drop(*x.shape[:2], self.lead_dropout, lead_mask).to(x.device)
             x, lead_mask = x * kept.unsqueeze(-1), lead_mask & kept
-        return x, lead_mask
+        return (x, lead_mask) if self.policy is None else self.policy(x, lead_mask)

@@ -141,7 +141,7 @@ def _method(entry, file: Path) -> tuple[str, str]:
         except EcgError as error:
             raise EcgError(error.reason, file=file, field="methods", fix=error.fix) from error
     else:
-        known = [*BASELINES, "random:ARCHITECTURE", "zoo:NAME", "{NAME: FOLDER of an encoder}"]
+        known = [*BASELINES, "random:ARCHITECTURE", "scratch:ARCHITECTURE", "zoo:NAME", "{NAME: FOLDER of an encoder}"]
         require_known("method", [] if is_baseline(name) else [name], known, "methods", file)
     return name, encoder or ""
 

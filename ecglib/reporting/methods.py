@@ -76,6 +76,8 @@ def title(encoder: str, mode: str = "linear") -> str:
     """A method as the first cell of a table: baselines in words, encoders in bold with the way they were probed."""
     if encoder.startswith("random:"):
         return f"random {' '.join(encoder.split(':')[1:])}, linear probe"
+    if encoder.startswith("scratch:"):
+        return f"{' '.join(encoder.split(':')[1:])}, supervised from scratch"
     return BASELINE_TITLES.get(encoder) or f"**{encoder}**, {MODE_TITLES.get(mode, mode)}"
 
 
@@ -90,7 +92,8 @@ def look(name: str) -> tuple[str, str]:
         return LOOKS[base]
     number = zlib.crc32(f"5{base}".encode())  # the number in front keeps those of zoo/ apart
     symbol = SYMBOLS[number // len(OTHERS) % len(SYMBOLS)]
-    return LOOKS["random"][0] if base.startswith("random:") else OTHERS[number % len(OTHERS)], symbol
+    start = base.partition(":")[0]
+    return LOOKS[start][0] if start in ("random", "scratch") else OTHERS[number % len(OTHERS)], symbol
 
 
 def drawn(name: str, mode: str = "linear") -> dict:

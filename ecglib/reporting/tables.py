@@ -208,12 +208,13 @@ def differences(predictions, references=BASELINES, names=("auroc",), *, n=1000, 
 
 
 def _pairs(models, references: list):
-    """Each other model with each reference; of references alone, each with those before it in the list."""
+    """Each other model with each reference; where all are baselines, also each reference with those before it."""
     ours = [model for model in models if model[0] not in references and not model[0].startswith("random:")]
-    if ours:
-        return [(model, reference) for model in ours for reference in references]
+    pairs = [(model, reference) for model in ours for reference in references]
+    if not all(is_baseline(model[0]) for model in ours):
+        return pairs
     only = [model for model in models if model[0] in references]
-    return [(model, reference) for model in only for reference in references[: references.index(model[0])]]
+    return pairs + [(model, reference) for model in only for reference in references[: references.index(model[0])]]
 
 
 def main_differences(gaps):
@@ -221,7 +222,8 @@ def main_differences(gaps):
     network untrained (the random encoder where that was not run), and against training from scratch."""
     twins = set(gaps["encoder"][gaps["reference"] == UNTRAINED])
     upper = gaps["encoder"].astype(str).str.startswith("features+")
-    instead = (gaps["reference"] == "random") & ~gaps["encoder"].isin(twins) & ~upper
+    untwinned = ~gaps["encoder"].isin(twins) & ~upper & ~gaps["encoder"].astype(str).str.startswith("scratch:")
+    instead = (gaps["reference"] == "random") & untwinned
     rows = gaps[gaps["reference"].isin([UNTRAINED, "scratch"]) | instead]
     return rows.sort_values(["cohort", "encoder"], kind="stable")
 

@@ -238,12 +238,12 @@ def to_device(batch: Batch, device) -> Batch:
     return batch._replace(meta=meta, **moved)
 
 
-def run_inference(model, function, data, batch_size: int = 256, device=None) -> torch.Tensor:
+def run_inference(model, function, data, batch_size: int = 256, device=None, meta: bool = False) -> torch.Tensor:
     """What `function` gives for all of `data`: float32 (row, ...) on the CPU, with `model`, the module that it asks, in
     evaluation mode.
     function: (x (batch, lead, time), lead_mask (batch, lead), peaks (batch, n)) -> tensor (batch, ...); of plain
     signals x alone. data: CohortData, or signals float32 (row, lead, time). batch_size: rows at a time. device: None:
-    where the model is."""
+    where the model is; meta: `function` also gets `meta` of each Batch."""
     device = device or next((p.device for p in model.parameters()), "cpu")
     modes = [(module, module.training) for module in model.modules()]
     model.eval().to(device)
@@ -253,7 +253,8 @@ def run_inference(model, function, data, batch_size: int = 256, device=None) -> 
         for chunk in notebook.track(chunks, type(model).__name__, "batch"):
             batch = data.batch(chunk) if hasattr(data, "batch") else None
             inputs = (batch.x, batch.lead_mask, batch.peaks) if batch else (data[chunk],)
-            outputs.append(function(*(tensor.to(device) for tensor in inputs)).float().cpu())
+            more = {"meta": {name: values.to(device) for name, values in batch.meta.items()}} if meta else {}
+            outputs.append(function(*(tensor.to(device) for tensor in inputs), **more).float().cpu())
     for module, mode in modes:
         module.training = mode
     return torch.cat(outputs)

@@ -66,7 +66,11 @@ FROZEN = ("multirocket", "features", "supervised", "supervised+sgd-linear")
 
 
 @pytest.mark.parametrize(
-    "method", ["random", "random:vit1d:small_plain", "multirocket", "features", "scratch", "supervised", *TAILED]
+    "method",
+    [
+        *("random", "random:vit1d:small_plain", "multirocket", "features"),
+        *("scratch", "scratch:imle_net", "supervised", *TAILED),
+    ],
 )
 def test_one_call_trains_a_method_and_predicts_everything(method, cohort, external, tmp_path):
     if method.startswith("supervised"):
@@ -82,6 +86,7 @@ def test_one_call_trains_a_method_and_predicts_everything(method, cohort, extern
         "multirocket": "linear",
         "features": "boosting",
         "scratch": "supervised",
+        "scratch:imle_net": "supervised",
         "supervised": "linear",
     }
     assert set(table["mode"]) == {modes.get(method, method.partition("+")[2])} and set(table["encoder"]) == {
@@ -333,6 +338,36 @@ def test_a_probe_names_its_network_before_pretraining_and_whether_it_has_learned
         probing.run("random:vit1d:tiny", task)
     with pytest.raises(EcgError, match="vit2d"):
         probing.run("random:vit2d", task)
+
+
+def test_training_from_scratch_takes_the_network_that_is_named(cohort):
+    task, settings = Task(cohort, (), ("I",), NAMES), Settings(scratch_encoder="net1d")
+    for method, made in (
+        ("scratch", ("net1d", "small")),
+        ("scratch:imle_net", ("imle_net", "small")),
+        ("scratch:vit1d:small_plain", ("vit1d", "small_plain")),
+    ):
+        config = probing.learner_of(method, task, settings, None, None)._make(0).config
+        assert (config["encoder"], config["size"], config["n_leads"]) == (*made, 1)
+    for wrong, words in (("scratch:vit2d", "vit2d"), ("scratch:vit1d:tiny", "tiny"), ("scratch+finetune", "method")):
+        with pytest.raises(EcgError, match=words):
+            probing.run(wrong, task)
+
+
+def test_age_and_sex_reach_a_network_that_fuses_them(cohort):
+    task, rows = Task(cohort, (), ("I",), NAMES), np.arange(4)
+    learner = probing.learner_of("scratch", task, Settings(objective={"fusion": {}}), None, None)
+    assert learner._data(cohort, task.val_rows).meta == ("age", "sex")
+    net = models.build("net1d", n_leads=1)
+    objective = objectives.build("supervised", net, n_labels=len(NAMES), fusion={}).eval()
+    torch.nn.init.normal_(objective.fusion.attention.out.weight)
+    data = task.data(rows, ("age", "sex"))
+    data._meta |= {"age": torch.tensor([20.0, 40.0, 60.0, torch.nan])}
+    batch = data.batch(rows)
+    with torch.no_grad():
+        expected = objective.logits(batch.x, batch.lead_mask, batch.peaks, batch.meta)
+        assert not torch.allclose(expected, objective.logits(batch.x, batch.lead_mask, batch.peaks))
+    torch.testing.assert_close(probing.mean_logits(objective, data), expected)
 
 
 def test_a_share_that_is_nobody_is_left_out_by_name_and_all_of_them_stop(cohort):

@@ -130,7 +130,7 @@ EDITS = {
     "ecglib/reporting/figures.py": REPORTS,
     "ecglib/zoo/onnx_export.py": {"published", "models"},
     "ecglib/datasets/ludb.py": {"published", "models", "waves_and_leads"},
-    "ecglib/evaluation/probing.py": REPORTS | {"baseline", "probe", "finetune", "published"},
+    "ecglib/evaluation/probing.py": REPORTS | {"baseline", "from_scratch", "probe", "finetune", "published"},
 }
 
 

@@ -42,4 +42,12 @@ def test_what_is_added_to_a_name_keeps_the_colour_and_dots_the_line():
 def test_kinds_are_told_by_name():
     expected = {"clef": "signals", "supervised+finetune": "labels", "melp": "signals + reports", "zoo:x": "published"}
     expected |= {"features": "baseline", "random:vit1d": "baseline", "multirocket": "baseline"}
+    expected |= {"scratch:imle_net": "baseline"}
     assert {name: methods.kind(name) for name in expected} == expected
+
+
+def test_a_network_that_is_named_is_named_in_the_tables():
+    assert methods.title("random:vit1d:small_plain") == "random vit1d small_plain, linear probe"
+    assert methods.title("scratch:imle_net", "supervised") == "imle_net, supervised from scratch"
+    assert methods.look("scratch:imle_net") != methods.look("scratch")
+    assert methods.look("scratch:imle_net")[0] == methods.look("scratch")[0]

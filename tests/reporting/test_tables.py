@@ -12,7 +12,16 @@ from ecglib import EcgError
 from ecglib.evaluation import bootstrap, metrics
 from ecglib.evaluation.predictions import OUT_OF_FOLD, load, of_task
 from ecglib.reporting import tables as report
-from ecglib.reporting.tables import Replicates, calibration, contract, differences, external, leaders, result_table
+from ecglib.reporting.tables import (
+    Replicates,
+    calibration,
+    contract,
+    differences,
+    external,
+    leaders,
+    main_differences,
+    result_table,
+)
 
 LABELS = ["AFIB", "CLBBB", "NORM", "SBRAD"]
 SKILL = {("random", "linear"): 0.6, ("features", "boosting"): 1.0, ("scratch", "supervised"): 1.3}
@@ -391,3 +400,9 @@ def test_baselines_alone_are_compared_among_themselves_whatever_other_untrained_
     more = pd.concat([alone, alone[alone.encoder == "random"].assign(encoder="random:vit1d")], ignore_index=True)
     pairs = [set(map(tuple, differences(part, n=10)[["encoder", "reference"]].to_numpy())) for part in (alone, more)]
     assert pairs[0] == pairs[1] == {("scratch", "random")}
+    other = pd.concat([alone, alone[alone.encoder == "scratch"].assign(encoder="scratch:imle_net")], ignore_index=True)
+    gaps = differences(other, n=10)
+    found = set(map(tuple, gaps[["encoder", "reference"]].to_numpy()))
+    assert found == {("scratch", "random"), ("scratch:imle_net", "random"), ("scratch:imle_net", "scratch")}
+    main = main_differences(gaps)  # the question is what pretraining brings
+    assert set(main.reference[main.encoder == "scratch:imle_net"]) == {"scratch"}
