@@ -210,8 +210,8 @@ def _require_columns_named(option: str, value, path: Path) -> None:
     if not (names is None or (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names))):
         fix = f"write {option}=[A, B], a number or a word such as NO or true in quotes"
         raise EcgError(f"{value!r} is no list of columns", file=path, field=option, fix=fix)
-    if option == "labels" and value is not None and not value:
-        fix = "name the columns, labels=[A, B], or leave the option out"
+    if option == "labels" and value == "":
+        fix = "name the columns, labels=[A, B]; labels=[] takes none, without the option they are found"
         raise EcgError("no column is named", file=path, field=option, fix=fix)
 
 

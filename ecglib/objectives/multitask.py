@@ -44,14 +44,15 @@ class Objective(supervised.Objective):
         names: list | None = None,  # of the measurements, as `from_data` gives them; none: they are no targets
         knots: np.ndarray | int | None = None,  # their distributions (measurement, knot); or how many: to be loaded
         weight: float = 0.5,  # of age, of sex and of the measurements
-        years: tuple | list = (60.0, 17.0),  # mean and spread of the ages: the head gives standardised ones
+        mean_age: float = 60.0,  # years; the head gives ages standardised by this
+        sd_age: float = 17.0,  # and this
         loss: str = "bce",  # of the statements, as of `supervised`
         lead_dropout: float = 0.0,  # chance of each of several leads to be zeroed in training, though never all
         shift: bool = False,  # roll each record by its own random time
         pooling: str = "",  # of the tokens, such as "mean+max", in place of the encoder's own vector
     ):
         super().__init__(encoder, n_labels, loss=loss, lead_dropout=lead_dropout, shift=shift, pooling=pooling)
-        self.weight, self.years = weight, tuple(years)
+        self.weight, self.mean_age, self.sd_age = weight, mean_age, sd_age
         self.person = nn.Linear(self.head.in_features, len(META))
         self.measures = nn.Linear(self.head.in_features, len(names)) if names else None
         if not isinstance(knots, np.ndarray):
@@ -67,10 +68,9 @@ class Objective(supervised.Objective):
         target, known = self.targets(batch.labels)
         statements = (self.terms(self.head(z).float(), target) * known).sum() / known.numel()
         age, sex = self.person(z).float().unbind(1)
-        centre, spread = self.years
         wanted = batch.meta["age"].masked_fill(batch.meta["age"] >= OLDEST, torch.nan)
         losses = {
-            "age": mean_of_known(F.smooth_l1_loss, age, (wanted - centre) / spread),
+            "age": mean_of_known(F.smooth_l1_loss, age, (wanted - self.mean_age) / self.sd_age),
             "sex": mean_of_known(F.binary_cross_entropy_with_logits, sex, batch.meta["sex"]),
         }
         if self.measures is not None:

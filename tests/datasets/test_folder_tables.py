@@ -131,7 +131,6 @@ def test_columns_that_only_sound_like_patients_or_splits_are_metadata(tmp_path, 
             for name in ("labels", "drop")
             for wrong in (7, True, [["NORM"]], ["NORM", 1], {"A": 1})
         ],
-        ({"labels": []}, "labels"),
         ({"labels": ""}, "labels"),
         ({"vocabulary": ["scp"]}, "vocabulary"),
         ({"corpus": ["ptb-xl"]}, "corpus"),

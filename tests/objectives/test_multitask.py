@@ -28,7 +28,7 @@ def made(**options):
 
 
 def test_the_loss_is_that_of_statements_age_and_sex_by_hand():
-    objective = made(weight=0.3, years=(50.0, 10.0))
+    objective = made(weight=0.3, mean_age=50.0, sd_age=10.0)
     some = batch([60.0, 89.0, math.nan], [1.0, math.nan, 0.0], [[1, 0], [UNKNOWN, 1], [0, 0]])
     with torch.no_grad():
         loss, logs = objective(some)

@@ -135,7 +135,9 @@ def test_a_label_is_text_on_a_model_card(name):
     on = dict(cohort=name, corpus=None, fs_recorded=[100], devices=[name], splits={})
     signal = dict(fs=100, seconds=10, windows="first", leads=["I"], profile=None)
     info = dict(encoder=dict(in_words="Ours.", licence=""), signal=signal, fitted_on=on, labels=[label], rule="f1")
-    info |= dict(name=name, how_in_words="Fitted.", notes=[f"no threshold: {name}"], metrics={"test": rows})
+    info |= dict(
+        kind="statements", name=name, how_in_words="Fitted.", notes=[f"no threshold: {name}"], metrics={"test": rows}
+    )
     card = kept.card(info).split("---\n", 2)[2]
     found = page(card)
     harmless(found)

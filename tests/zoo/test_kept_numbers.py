@@ -157,7 +157,7 @@ def test_the_commands_fit_predict_and_evaluate_an_age(place, tmp_path, capsys):
     assert main(["fit", str(place / "cohort"), *words, "--task", task]) == 0
     assert re.search(r"test patients, 95 % intervals\nstatistic +records +mae +rmse", capsys.readouterr().out)
     card = (tmp_path / "model/README.md").read_text()
-    assert "Estimates age in years from an electrocardiogram (age (age < 90))." in card
+    assert "Estimates age in years from an electrocardiogram (age (age &#60; 90))." in card
     assert "tags: [ecg, electrocardiogram, regression]" in card and "type: mae" in card
     assert "| label | records | mae | r | bias | loa_low | loa_high |" in card and "Threshold" not in card
     assert main(["predict", out, str(place / "raw"), "--out", scores]) == 0
