@@ -14,6 +14,8 @@ COLUMNS += ["test_set", "remark"]
 SCORES = "figures/scores.csv"  # of notebook 20: test records at home, all labels, unless a row says otherwise
 USUAL = "split == 'test' and metric == 'auroc' and label == 'macro' and fraction == 1"
 VALUES = "point low high"
+HEAD = ["work", "what it asks", "here", "baseline here", "published", "on which test set"]
+HEAD += ["why they differ, or what is missing"]
 
 
 def read(path) -> pd.DataFrame:
@@ -43,27 +45,35 @@ def read(path) -> pd.DataFrame:
     return works
 
 
-def markdown(works: pd.DataFrame, results) -> str | None:
-    """Markdown table of the works in the order of their file; None where scores that they name are not in `results`.
+def markdown(works: pd.DataFrame, results, before: str = "") -> str | None:
+    """Markdown table of the works in the order of their file; None where none of their tables is in `results`.
 
-    works: as `read` gives them. results: the folder of the study, with real/ in it; where another table than the scores
-    is missing, its works say what computes it. Raises EcgError for a query that does not name exactly one row.
+    works: as `read` gives them. results: the folder of the study, with real/ in it; before: the table as it stands,
+    whose numbers a work keeps where its own table is not in `results`: without them it says what computes it. Raises
+    EcgError for a query that does not name exactly one row.
     """
     results, named = Path(results), set(works.table) - {""}
-    there = {name for name in named if (results / name).is_file()}
-    if any(name.endswith(SCORES) for name in named - there):
+    tables = {name: pd.read_csv(results / name) for name in named if (results / name).is_file()}
+    if named and not tables:
         return None
-    tables = {name: pd.read_csv(results / name, keep_default_na=True) for name in there}
+    kept = {line[0]: line[2:4] for line in map(_cells, before.splitlines()) if len(line) == len(HEAD)}
     lines = []
     for work in works.itertuples():
+        about = f"{work.work} ({work.source})"
         number, floor = (_number(tables, work, query) for query in (work.row, work.baseline))
-        floor = floor if work.table in tables else ""
         ours = f"{work.ours}: {work.measure} {number}" if number else work.ours or "no row"
-        theirs = [work.published or "-", work.test_set or "-"]
-        lines.append([f"{work.work} ({work.source})", work.question, ours, floor or "-", *theirs, work.remark])
-    head = ["work", "what it asks", "here", "baseline here", "published", "on which test set"]
-    head += ["why they differ, or what is missing"]
-    return pd.DataFrame(lines, columns=head).to_markdown(index=False, disable_numparse=True)
+        if work.table not in tables:
+            floor = ""
+            if work.table and re.search(r"\d\.\d{3}", kept.get(about, [""])[0]):
+                ours, floor = kept[about]
+        lines.append(
+            [about, work.question, ours, floor or "-", work.published or "-", work.test_set or "-", work.remark]
+        )
+    return pd.DataFrame(lines, columns=HEAD).to_markdown(index=False, disable_numparse=True)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
 def _number(tables: dict, work, query: str) -> str:

@@ -306,9 +306,10 @@ def published_numbers(folder, root: Path) -> str | None:
 
 
 def literature_table(results: Path, root: Path) -> str | None:
-    """Markdown: the works of docs/literature.csv with our numbers; None where a table that they name is not there."""
-    file = root / "docs/literature.csv"
-    return literature.markdown(literature.read(file), results) if file.is_file() else None
+    """Markdown: the works of docs/literature.csv with our numbers; those whose table is not there stay as they are."""
+    file, page = root / "docs/literature.csv", root / "docs/results.md"
+    before = page.read_text("utf-8") if page.is_file() else ""
+    return literature.markdown(literature.read(file), results, before) if file.is_file() else None
 
 
 def own_scores(folder) -> pd.DataFrame:

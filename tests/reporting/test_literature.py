@@ -127,3 +127,22 @@ def outs(real: bool) -> set[str]:
 def test_a_table_that_was_not_computed_leaves_the_page_as_it_is(folder):
     missing = works(folder, {"table": "real/figures/scores.csv", "row": "encoder == 'clef'", "remark": "y"})
     assert literature.markdown(missing, folder) is None
+
+
+def test_a_work_keeps_its_numbers_where_its_table_is_not_there_and_the_others_get_new_ones(folder):
+    scored = {"ours": "x", "measure": "AUROC", "table": "figures/scores.csv", "row": "encoder == 'clef'", "remark": "a"}
+    scored |= {"baseline": "untrained: encoder == 'random'"}
+    real = scored | {"work": "beats", "table": "real/beats.csv", "row": "m == 1", "baseline": "floor: m == 2"}
+    real |= {"measure": "accuracy"}
+    (folder / "real").mkdir()
+    columns = {"m": [1, 2], "point": [0.9912, 0.5], "low": [0.9, 0.4], "high": [1.0, 0.6]}
+    pd.DataFrame(columns).to_csv(folder / "real/beats.csv", index=False)
+    before = literature.markdown(works(folder, scored, real), folder)
+    (folder / "real/beats.csv").unlink()
+    scores = pd.read_csv(folder / "figures/scores.csv").replace(0.81234, 0.822)
+    scores.to_csv(folder / "figures/scores.csv", index=False)
+    first, second = literature.markdown(works(folder, scored, real | {"remark": "new"}), folder, before).splitlines()[
+        2:
+    ]
+    assert "AUROC 0.822" in first and "untrained: 0.701" in first
+    assert "accuracy 0.991 (0.900 to 1.000)" in second and "floor: 0.500 (0.400 to 0.600)" in second and "new" in second
