@@ -32,6 +32,7 @@ ROOT = pipeline.ROOT
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IMPORTS = {"IPython", "numpy", "pandas", "torch", "matplotlib", "seaborn", "ecglib", *sys.stdlib_module_names}
+IMPORTS |= {"ecgsim"}  # for patients who are simulated while an encoder learns
 ENDING = ["What we saw", "What this does not show", "Next"]
 
 
