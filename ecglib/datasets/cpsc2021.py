@@ -7,13 +7,14 @@ a comment of the header says which kind the others have. The official test set i
 Source: Wang et al. (2021), PhysioNet, doi:10.13026/ksya-qw89.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ecglib import EcgError, datasets, require_known
-from ecglib.data import annotations, marked_rhythms, splits, wfdb_io
+from ecglib.data import annotations, files, marked_rhythms, splits, wfdb_io
 from ecglib.data.annotations import Interval
 from ecglib.data.long_recording import LongRecording
 from ecglib.data.recording import Recording, varies
@@ -30,6 +31,7 @@ FS = 200
 LEADS = ("I", "II")
 VOCABULARY = None
 CORPUS = ""  # on no card of a published model
+NAME = re.compile(r"data_\d+_\d+")
 RHYTHMS = ("N", "AFIB", "AFL")
 OF_RHYTHM = {"atrial_fibrillation": "AFIB", "atrial_flutter": "AFL"}
 OF_BEATS = {"pac": "AaJS", "pvc": "V"}  # label -> symbols
@@ -46,7 +48,8 @@ def records(root, *, segment_s: float = 10.0, every_s: float = 60.0, seed: int =
     no piece is there.
     """
     root = Path(root).resolve()
-    marked = sorted((path.with_suffix("") for path in root.glob("**/data_*_*.atr")), key=lambda path: path.name)
+    found = [path for path in files.walk(root) if path.suffix.lower() == ".atr" and NAME.fullmatch(path.stem)]
+    marked = sorted((path.with_suffix("") for path in found), key=lambda path: path.name)
     if not marked:
         raise EcgError("no record here", file=root, field="records", fix="fetch Training_set_I or Training_set_II")
     whole = pd.DataFrame({"path": [str(path) for path in marked], "recording": [path.name for path in marked]})
@@ -81,7 +84,7 @@ def read(row) -> Recording:
 
 def _segments(one: dict, segment_s: float, every_s: float) -> pd.DataFrame:
     """The whole segments of a piece, with rhythm and beats of each."""
-    recording, marks = LongRecording(one["path"]), annotations.read(f"{one['path']}.atr")
+    recording, marks = LongRecording(one["path"]), annotations.read(files.beside(one["path"], ".atr"))
     start = marked_rhythms.starts(recording, segment_s, every_s)
     out = pd.DataFrame({"record_id": [f"{one['recording']}-{round(at):05d}" for at in start]})
     out = out.assign(patient_id=one["patient_id"], path=one["path"], split=one["split"], age=np.nan, sex="", report="")

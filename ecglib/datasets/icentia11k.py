@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import EcgError, datasets, require_known
-from ecglib.data import annotations, files, splits, wfdb_io
+from ecglib.data import annotations, files, marked_rhythms, splits, wfdb_io
 from ecglib.data import labels as vocabulary
 from ecglib.data.annotations import Interval
 from ecglib.data.long_recording import LongRecording
@@ -40,7 +40,7 @@ RHYTHMS = ("N", "AFIB", "AFL")
 OF_RHYTHM = {"atrial_fibrillation": "AFIB", "atrial_flutter": "AFL"}
 OF_BEATS = {"pac": "Sa", "pvc": "V"}  # label -> symbols
 ANY_BEAT = "NSaVQ"
-MIXED, UNMARKED = "mixed", "unknown"  # no rhythm in more than half of a segment; none marked in more than half of it
+UNMARKED = "unknown"  # no rhythm is marked in more than half of a segment
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
 NOTE = "the split by person is ours; a rhythm is that of more than half of a segment, a beat one that is in it"
 
@@ -52,9 +52,6 @@ def records(root, *, segment_s: float = 60.0, every_s: float = 600.0, seed: int 
     the people that are there. Metadata: recording, segment_start_s, rhythm ("mixed": none in more than half; "unknown":
     none marked there), n_beats, n_pac, n_pvc. Raises EcgError where no record is there.
     """
-    if not (isinstance(segment_s, int | float) and isinstance(every_s, int | float) and 0 < segment_s <= every_s >= 1):
-        fix = "above 0 s, and not longer than every_s, which is 1 s or more"
-        raise EcgError(f"segments of {segment_s!r} s every {every_s!r} s", field="segment_s", fix=fix)
     root = Path(root).resolve()
     found = [path for path in files.walk(root) if path.suffix.lower() == ".atr" and NAME.fullmatch(path.stem)]
     marked = sorted(path.with_suffix("") for path in found)
@@ -84,14 +81,8 @@ def labels(root, records: pd.DataFrame, **_) -> pd.DataFrame:
 
 def read(row) -> Recording:
     """Read one segment of `records`, and no more of the file."""
-    path = datasets.cell(row, "path")
-    recording = _opened(path)
-    first = round(datasets.cell(row, "segment_start_s") * recording.fs)
-    last = first + round(datasets.cell(row, "segment_s") * recording.fs)
-    if last > recording.n_times:
-        reason = f"{recording.n_times} samples for a segment of {first} to {last}"
-        raise EcgError(reason, file=f"{path}.hea", field="length", fix="fetch the record again")
-    signal = recording.read(first, last)
+    recording = _opened(datasets.cell(row, "path"))
+    signal = marked_rhythms.read(recording, datasets.cell(row, "segment_start_s"), datasets.cell(row, "segment_s"))
     record_id, patient_id = (str(datasets.cell(row, key)) for key in ("record_id", "patient_id"))
     return Recording(signal, recording.fs, LEADS, varies(signal), record_id, patient_id)
 
@@ -108,12 +99,17 @@ def _opened(path) -> LongRecording:
 def _segments(one: dict, segment_s: float, every_s: float) -> pd.DataFrame:
     """The whole segments of a record, with rhythm and beats of each."""
     recording, marks = _opened(one["path"]), annotations.read(files.beside(one["path"], ".atr"))
-    seconds = recording.n_times / recording.fs
-    start = np.arange(0, max(seconds - segment_s, -1) + 0.5 / recording.fs, every_s)
+    start = marked_rhythms.starts(recording, segment_s, every_s)
     out = pd.DataFrame({"record_id": [f"{one['recording']}-{round(at):05d}" for at in start]})
     out = out.assign(patient_id=one["patient_id"], path=one["path"], split=one["split"], age=np.nan, sex="", report="")
     out = out.assign(recording=one["recording"], segment_start_s=start, segment_s=float(segment_s))
-    out["rhythm"] = _rhythms(_intervals(marks, f"{one['path']}.atr"), recording.fs, start, segment_s)
+    rhythms = [
+        Interval(first / recording.fs, last / recording.fs, label)
+        for first, last, label in _intervals(marks, f"{one['path']}.atr")
+    ]
+    share = marked_rhythms.shares(rhythms, start, segment_s, RHYTHMS)
+    named = share.idxmax(axis=1).where(share.max(axis=1) > 0.5, marked_rhythms.MIXED)
+    out["rhythm"] = named.where(share.sum(axis=1) > 0.5, UNMARKED)
     for name, symbols in {"beats": ANY_BEAT, **OF_BEATS}.items():
         at = np.sort(marks.samples[np.isin(marks.symbols, list(symbols))]) / recording.fs
         out[f"n_{name}"] = np.searchsorted(at, start + segment_s) - np.searchsorted(at, start)
@@ -134,13 +130,3 @@ def _intervals(marks: annotations.Annotations, path: str) -> list[Interval]:
     if label and len(marks.samples) and marks.samples[-1] > begun:  # the last one, without an end: as far as is marked
         out.append(Interval(begun, int(marks.samples[-1]), label))
     return out
-
-
-def _rhythms(intervals: list[Interval], fs: float, start: np.ndarray, segment_s: float) -> list[str]:
-    """The rhythm of more than half of each segment; MIXED, or UNMARKED where less than half of it has any."""
-    covered = {name: np.zeros(len(start)) for name in RHYTHMS}
-    for first, last, label in intervals:
-        covered[label] += np.clip(np.minimum(last / fs, start + segment_s) - np.maximum(first / fs, start), 0, None)
-    share = pd.DataFrame(covered) / segment_s
-    named = share.idxmax(axis=1).where(share.max(axis=1) > 0.5, MIXED)
-    return named.where(share.sum(axis=1) > 0.5, UNMARKED).tolist()

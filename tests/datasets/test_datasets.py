@@ -406,7 +406,7 @@ def _remove(path):
     next(f for end in (".hea", ".csv", ".mat", ".npy") if (f := Path(f"{path}{end}")).is_file()).unlink()
 
 
-@pytest.mark.parametrize("name", ["chapman", "cinc2021", "cpsc2018", "icentia11k"])
+@pytest.mark.parametrize("name", ["chapman", "cinc2021", "cpsc2018", "cpsc2021", "icentia11k"])
 @pytest.mark.parametrize("ending", [str, str.upper])
 def test_recordings_behind_a_link_and_with_large_endings_are_found(name, ending, tmp_path):
     """What is looked for below a folder is where a linked folder leads, too; a link back to the root ends nowhere."""
